@@ -1,0 +1,357 @@
+"""T5 in Flax linen: one decoder for training and for cached decoding.
+
+Parameter names, shapes and logical axes are T5X's, so that its checkpoints map
+one to one and its sharding rules apply. The same layers run without a cache
+(teacher forcing, all T positions at once) and with one (K tokens a row, at
+per-row positions); only the source of keys, values and biases differs.
+"""
+
+from __future__ import annotations
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from speccascade_jax import base
+from speccascade_jax.models import kv_cache
+from speccascade_jax.models.t5 import config as t5_config
+from speccascade_jax.models.t5 import layers
+
+KeysValues = tuple[base.Array, base.Array]  # 2 x [B, H, L, D]
+
+PAD_ID = 0  # Also the token that starts every target.
+
+
+@base.pytree_dataclass
+class T5Cache:
+  """What one batch carries through decoding."""
+
+  self_attention: tuple[KeysValues, ...]  # a layer each: 2 x [B, H, L, D]
+  cross_attention: tuple[KeysValues, ...]  # a layer each: 2 x [B, H, S, D]
+  cross_bias: base.Array  # [B, 1, 1, S] 0, or MASKED at padding
+  # [L, H] decoder position bias by distance, looked up once: neither the
+  # logarithm of the buckets nor the gather of weights recurs at every step.
+  distance_bias: base.Array
+
+
+def _attention(config: t5_config.T5Config, name: str) -> layers.Attention:
+  return layers.Attention(
+    config.num_heads,
+    config.head_dim,
+    config.emb_dim,
+    config.dropout_rate,
+    config.compute_dtype,
+    name=name,
+  )
+
+
+def _norm(config: t5_config.T5Config, name: str) -> layers.RMSNorm:
+  return layers.RMSNorm(
+    config.layer_norm_epsilon, config.compute_dtype, name=name
+  )
+
+
+def _mlp(config: t5_config.T5Config, name: str) -> layers.MLP:
+  return layers.MLP(
+    config.mlp_dim,
+    config.mlp_activations,
+    config.dropout_rate,
+    config.compute_dtype,
+    name=name,
+  )
+
+
+def _dropout(config: t5_config.T5Config) -> nn.Dropout:
+  return nn.Dropout(config.dropout_rate, broadcast_dims=(-2,))
+
+
+def _position_bias(
+  config: t5_config.T5Config, bidirectional: bool
+) -> layers.RelativePositionBias:
+  return layers.RelativePositionBias(
+    config.num_heads,
+    config.relative_attention_num_buckets,
+    config.relative_attention_max_distance,
+    bidirectional,
+    name='relpos_bias',
+  )
+
+
+class EncoderLayer(nn.Module):
+  config: t5_config.T5Config
+
+  @nn.compact
+  def __call__(
+    self, x: base.Array, bias: base.Array, deterministic: bool
+  ) -> base.Array:
+    config = self.config
+    dropout = _dropout(config)
+    h = _norm(config, 'pre_attention_layer_norm')(x)
+    attention = _attention(config, 'attention')
+    keys, values = attention.keys_values(h)
+    h = attention(h, keys, values, bias, deterministic)
+    x = x + dropout(h, deterministic=deterministic)
+    h = _norm(config, 'pre_mlp_layer_norm')(x)
+    h = _mlp(config, 'mlp')(h, deterministic)
+    return x + dropout(h, deterministic=deterministic)
+
+
+class Encoder(nn.Module):
+  config: t5_config.T5Config
+
+  @nn.compact
+  def __call__(
+    self, x: base.Array, mask: base.Array, deterministic: bool
+  ) -> base.Array:
+    """Encodes `x [B, S, E]`, with `mask [B, S]` true on real tokens."""
+    config = self.config
+    dropout = _dropout(config)
+    position = jnp.arange(x.shape[1])
+    bias = _position_bias(config, bidirectional=True)(
+      position[None, :] - position[:, None]
+    )  # [S, S, H]
+    bias = bias.transpose(2, 0, 1)[None] + _padding_bias(mask)
+    x = dropout(x, deterministic=deterministic)
+    for i in range(config.num_encoder_layers):
+      x = EncoderLayer(config, name=f'layers_{i}')(x, bias, deterministic)
+    x = _norm(config, 'encoder_norm')(x)
+    return dropout(x, deterministic=deterministic)
+
+
+class DecoderLayer(nn.Module):
+  config: t5_config.T5Config
+
+  def setup(self):
+    config = self.config
+    self.pre_self_attention_layer_norm = _norm(config, None)
+    self.self_attention = _attention(config, None)
+    self.pre_cross_attention_layer_norm = _norm(config, None)
+    self.encoder_decoder_attention = _attention(config, None)
+    self.pre_mlp_layer_norm = _norm(config, None)
+    self.mlp = _mlp(config, None)
+    self.dropout = _dropout(config)
+
+  def cross_keys_values(self, encoded: base.Array) -> KeysValues:
+    return self.encoder_decoder_attention.keys_values(encoded)
+
+  def __call__(
+    self,
+    x: base.Array,
+    self_bias: base.Array,
+    cross: KeysValues,
+    cross_bias: base.Array,
+    cache: KeysValues | None,
+    lengths: base.Array | None,
+    deterministic: bool,
+  ) -> tuple[base.Array, KeysValues]:
+    """One layer over `x [B, K, E]`; also returns the keys and values used."""
+    h = self.pre_self_attention_layer_norm(x)
+    keys, values = self.self_attention.keys_values(h)
+    if cache is not None:
+      keys = kv_cache.write(cache[0], keys, lengths)
+      values = kv_cache.write(cache[1], values, lengths)
+    h = self.self_attention(h, keys, values, self_bias, deterministic)
+    x = x + self.dropout(h, deterministic=deterministic)
+    h = self.pre_cross_attention_layer_norm(x)
+    h = self.encoder_decoder_attention(h, *cross, cross_bias, deterministic)
+    x = x + self.dropout(h, deterministic=deterministic)
+    h = self.pre_mlp_layer_norm(x)
+    h = self.mlp(h, deterministic)
+    x = x + self.dropout(h, deterministic=deterministic)
+    return x, (keys, values)
+
+
+class Decoder(nn.Module):
+  config: t5_config.T5Config
+
+  def setup(self):
+    config = self.config
+    self.relpos_bias = _position_bias(config, bidirectional=False)
+    self.layers = [
+      DecoderLayer(config) for _ in range(config.num_decoder_layers)
+    ]
+    self.decoder_norm = _norm(config, None)
+    self.dropout = _dropout(config)
+    if not config.logits_via_embedding:
+      self.logits_dense = layers.Dense(
+        config.vocab_size, ('embed', 'vocab'), config.compute_dtype
+      )
+
+  def cross_keys_values(self, encoded: base.Array) -> tuple[KeysValues, ...]:
+    """The encoder's output `[B, S, E]` as every layer will attend to it."""
+    return tuple(layer.cross_keys_values(encoded) for layer in self.layers)
+
+  def distance_bias(self, slots: int) -> base.Array:
+    """Position bias `[L, H]` of looking back 0 .. L-1 tokens."""
+    return self.relpos_bias(-jnp.arange(slots))
+
+  def __call__(
+    self,
+    x: base.Array,
+    self_bias: base.Array,
+    cross: tuple[KeysValues, ...],
+    cross_bias: base.Array,
+    cache: tuple[KeysValues, ...] | None = None,
+    lengths: base.Array | None = None,
+    deterministic: bool = True,
+  ) -> tuple[base.Array, tuple[KeysValues, ...]]:
+    """Hidden states `[B, K, E]` before the head, and the updated cache."""
+    x = self.dropout(x, deterministic=deterministic)
+    updated = []
+    for i, layer in enumerate(self.layers):
+      x, keys_values = layer(
+        x,
+        self_bias,
+        cross[i],
+        cross_bias,
+        None if cache is None else cache[i],
+        lengths,
+        deterministic,
+      )
+      updated.append(keys_values)
+    x = self.decoder_norm(x)
+    return self.dropout(x, deterministic=deterministic), tuple(updated)
+
+
+class Transformer(nn.Module):
+  """An encoder-decoder T5 with a language-model head."""
+
+  config: t5_config.T5Config
+
+  def setup(self):
+    config = self.config
+    self.token_embedder = _Embed(config)
+    self.encoder = Encoder(config)
+    self.decoder = Decoder(config)
+
+  def encode(
+    self, encoder_inputs: base.Array, deterministic: bool = True
+  ) -> base.Array:
+    """Encodes `encoder_inputs [B, S]` (0 pads) to `[B, S, E]`."""
+    x = self.token_embedder(encoder_inputs)
+    return self.encoder(x, encoder_inputs != PAD_ID, deterministic)
+
+  def __call__(
+    self,
+    encoder_inputs: base.Array,
+    decoder_inputs: base.Array,
+    deterministic: bool = True,
+  ) -> base.Array:
+    """Teacher-forced logits `[B, T, V]` float32.
+
+    Args:
+      encoder_inputs: `[B, S]` int32, right-padded with 0.
+      decoder_inputs: `[B, T]` int32, the targets shifted right behind a 0.
+      deterministic: False draws dropout masks from the 'dropout' stream.
+    """
+    encoded = self.encode(encoder_inputs, deterministic)
+    length = decoder_inputs.shape[1]
+    start = jnp.zeros((1,), jnp.int32)
+    self_bias = _causal_bias(self.decoder.distance_bias(length), start, length)
+    x, _ = self.decoder(
+      self.token_embedder(decoder_inputs),
+      self_bias,
+      self.decoder.cross_keys_values(encoded),
+      _padding_bias(encoder_inputs != PAD_ID),
+      deterministic=deterministic,
+    )
+    return self._logits(x)
+
+  def start(self, encoder_inputs: base.Array, slots: int) -> T5Cache:
+    """Encodes the source and makes an empty cache of `slots` (L) slots."""
+    config = self.config
+    encoded = self.encode(encoder_inputs)
+    empty = tuple(
+      kv_cache.empty(
+        encoder_inputs.shape[0],
+        config.num_heads,
+        slots,
+        config.head_dim,
+        config.compute_dtype,
+      )
+      for _ in range(config.num_decoder_layers)
+    )
+    return T5Cache(
+      self_attention=empty,
+      cross_attention=self.decoder.cross_keys_values(encoded),
+      cross_bias=_padding_bias(encoder_inputs != PAD_ID),
+      distance_bias=self.decoder.distance_bias(slots),
+    )
+
+  def extend(
+    self, cache: T5Cache, tokens: base.Array, lengths: base.Array
+  ) -> tuple[base.Array, T5Cache]:
+    """Scores `tokens [B, K]` written behind `lengths [B]` cached ones.
+
+    Returns:
+      Logits `[B, K, V]` float32 and the cache with the K slots overwritten.
+    """
+    self_bias = _causal_bias(cache.distance_bias, lengths, tokens.shape[1])
+    x, updated = self.decoder(
+      self.token_embedder(tokens),
+      self_bias,
+      cache.cross_attention,
+      cache.cross_bias,
+      cache.self_attention,
+      lengths,
+    )
+    cache = T5Cache(
+      self_attention=updated,
+      cross_attention=cache.cross_attention,
+      cross_bias=cache.cross_bias,
+      distance_bias=cache.distance_bias,
+    )
+    return self._logits(x), cache
+
+  def _logits(self, x: base.Array) -> base.Array:
+    if self.config.logits_via_embedding:
+      # Undoes the unit variance of the embedding (Mesh TensorFlow's rule).
+      logits = self.token_embedder.attend(x * self.config.emb_dim**-0.5)
+    else:
+      logits = self.decoder.logits_dense(x)
+    return logits.astype(jnp.float32)
+
+
+class _Embed(nn.Module):
+  """The token embedding `[V, E]`, also a head when it is tied."""
+
+  config: t5_config.T5Config
+
+  def setup(self):
+    self.embedding = self.param(
+      'embedding',
+      nn.with_logical_partitioning(
+        nn.initializers.normal(1.0), ('vocab', 'embed')
+      ),
+      (self.config.vocab_size, self.config.emb_dim),
+      jnp.float32,
+    )
+
+  def __call__(self, tokens: base.Array) -> base.Array:
+    return self.embedding[tokens].astype(self.config.compute_dtype)
+
+  def attend(self, x: base.Array) -> base.Array:
+    return x @ self.embedding.astype(self.config.compute_dtype).T
+
+
+def _padding_bias(mask: base.Array) -> base.Array:
+  """`mask [B, S]` to an attention bias `[B, 1, 1, S]`."""
+  return jnp.where(mask, 0.0, kv_cache.MASKED)[:, None, None, :]
+
+
+def _causal_bias(
+  distance_bias: base.Array, lengths: base.Array, k: int
+) -> base.Array:
+  """Position bias and causal mask of K new tokens: `[B, H, K, L]`.
+
+  Args:
+    distance_bias: `[L, H]` bias of looking back 0 .. L-1 tokens.
+    lengths: `[B]` tokens before the new ones, row by row.
+    k: number of new tokens.
+  """
+  slots = distance_bias.shape[0]
+  position = lengths[:, None] + jnp.arange(k)  # [B, K]
+  distance = position[:, :, None] - jnp.arange(slots)  # [B, K, L]
+  bias = distance_bias[jnp.clip(distance, 0, slots - 1)]  # [B, K, L, H]
+  mask = kv_cache.attention_mask(lengths, k, slots)
+  bias = jnp.where(mask[..., None], bias, kv_cache.MASKED)
+  return bias.transpose(0, 3, 1, 2)

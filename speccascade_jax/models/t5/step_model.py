@@ -1,0 +1,49 @@
+"""T5 as a `StepModel`, the view that the decoding loops have of it."""
+
+from __future__ import annotations
+
+import functools
+
+import jax.numpy as jnp
+
+from speccascade_jax import base
+from speccascade_jax.models import protocol
+from speccascade_jax.models.t5 import config as t5_config
+from speccascade_jax.models.t5 import network
+
+
+# Cached, so that loading a model twice gives the same functions and a jitted
+# loop that takes them as static arguments is compiled once.
+@functools.lru_cache(maxsize=None)
+def step_model(
+  config: t5_config.T5Config, eos_id: int = 1
+) -> protocol.StepModel:
+  """The pure functions of a T5 of this shape; parameters come with each call.
+
+  `params` is the plain pytree of arrays under 'params' (no axis metadata).
+  """
+  model = network.Transformer(config)
+
+  def start(
+    params: base.Params, inputs: base.Array, max_length: int
+  ) -> protocol.Start:
+    batch = inputs.shape[0]
+    return protocol.Start(
+      cache=model.apply(
+        {'params': params}, inputs, max_length, method=model.start
+      ),
+      token=jnp.full((batch,), network.PAD_ID, jnp.int32),
+      lengths=jnp.zeros((batch,), jnp.int32),
+    )
+
+  def extend(
+    params: base.Params,
+    cache: base.Cache,
+    tokens: base.Array,
+    lengths: base.Array,
+  ) -> tuple[base.Array, base.Cache]:
+    return model.apply(
+      {'params': params}, cache, tokens, lengths, method=model.extend
+    )
+
+  return protocol.StepModel(start, extend, config.vocab_size, eos_id)
