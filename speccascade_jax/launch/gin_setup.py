@@ -1,0 +1,232 @@
+"""The command line of every command, and gin behind it.
+
+    speccascade sweep --gin_file=configs/quickstart.gin --gin.SEED=1
+
+A command is a plain function. `run` registers it with gin, reads the files and
+bindings, builds what they describe and calls the function with it. gin itself
+ignores several mistakes in silence; here each ends the command in one line
+that names it: an unknown or misspelt name, a value that was left required, a
+macro that is not defined, and a binding that nothing has used.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+import dataclasses
+import functools
+import pathlib
+import re
+import sys
+from typing import Any
+
+import gin
+from gin import config as gin_internals
+from speccascade_jax.launch import gin_names
+
+_PACKAGE = pathlib.Path(__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+  """The gin part of a command line."""
+
+  files: tuple[str, ...] = ()
+  bindings: tuple[str, ...] = ()
+  search_paths: tuple[str, ...] = ()
+
+
+def parse_args(
+  parser: argparse.ArgumentParser, argv: Sequence[str]
+) -> tuple[argparse.Namespace, Flags]:
+  """Parses a command's own arguments and gin's.
+
+  Args:
+    parser: of the command's own arguments; gin's are added to its help.
+    argv: the arguments behind the name of the command.
+
+  Returns:
+    The command's arguments, and `Flags` with what was said in `--gin_file=F`
+    (repeatable, later files win), `--gin.NAME=VALUE` or `--gin.NAME VALUE`
+    (repeatable, wins over files) and `--gin_search_paths=A,B`.
+  """
+  group = parser.add_argument_group('configuration')
+  group.add_argument(
+    '--gin_file',
+    action='append',
+    default=[],
+    metavar='FILE',
+    help='gin file to read; repeatable, later ones win',
+  )
+  group.add_argument(
+    '--gin_search_paths',
+    action='append',
+    default=[],
+    metavar='DIRS',
+    help='folders to look for gin files in, separated by commas',
+  )
+  group.add_argument(
+    '--gin.NAME',
+    dest='gin_binding',
+    metavar='VALUE',
+    help='overrides one value, such as --gin.SEED=1 or --gin.TASK=\'"name"\'',
+  )
+  bindings, rest = [], []
+  remaining = iter(argv)
+  for argument in remaining:
+    if not argument.startswith('--gin.'):
+      rest.append(argument)
+      continue
+    name, equals, value = argument.removeprefix('--gin.').partition('=')
+    if not equals:
+      value = next(remaining, '')
+    if not name or not value:
+      parser.error(f'{argument} needs a value: --gin.NAME=VALUE')
+    bindings.append(f'{name.strip()} = {value}')
+  args = parser.parse_args(rest)
+  paths = [p for given in args.gin_search_paths for p in given.split(',') if p]
+  return args, Flags(tuple(args.gin_file), tuple(bindings), tuple(paths))
+
+
+def search_paths(extra: Sequence[str] = ()) -> list[pathlib.Path]:
+  """Where gin files are looked for, in order: the working directory, `extra`,
+  and the checkout or, in an installed package, the package itself."""
+  roots = [_PACKAGE.parent, _PACKAGE]
+  shipped = [root for root in roots if (root / 'gin').is_dir()]
+  return [pathlib.Path.cwd(), *map(pathlib.Path, extra), *shipped]
+
+
+def configure(flags: Flags) -> None:
+  """Replaces gin's configuration by what `flags` say, and locks it.
+
+  Raises:
+    ConfigError: if a file is missing or malformed, a name is unknown, a macro
+      is not defined, or a value is still `%gin.REQUIRED`.
+  """
+  gin_names.register_all()
+  paths = search_paths(flags.search_paths)
+  files = [_find(file, paths) for file in flags.files]
+  # `--gin.RULE=@my_module.my_rule` from the folder that my_module.py is in.
+  if str(pathlib.Path.cwd()) not in sys.path:
+    sys.path.append(str(pathlib.Path.cwd()))
+  gin_internals._LOCATION_PREFIXES[:] = list(map(str, paths))  # pylint: disable=protected-access
+  while True:
+    gin.clear_config()
+    try:
+      with gin.unlock_config():
+        for file in files:
+          gin.parse_config_file(str(file))
+        for binding in flags.bindings:
+          _parse_binding(binding)
+      break
+    except (ValueError, SyntaxError, OSError, ImportError) as error:
+      # A function of the user's own is imported and registered on sight.
+      if not gin_names.import_missing(str(error)):
+        raise gin_names.ConfigError(gin_names.explain(error)) from error
+  gin_names.check_macros(_bound())
+  gin_names.check_required(_bound())
+  gin.finalize()
+
+
+def run(function: Callable[..., Any], flags: Flags, **arguments: Any) -> Any:
+  """Configures gin, builds the arguments of `function` and calls it.
+
+  By the time its body runs, every object that the configuration describes is
+  built, so `operative_config()` is complete and a binding without effect has
+  been reported.
+
+  Args:
+    function: the command; its name is its name in gin.
+    flags: from `parse_args`.
+    **arguments: values from the command line that win over gin's.
+
+  Raises:
+    ConfigError: see `configure` and `check_all_used`.
+  """
+
+  @functools.wraps(function)
+  def checked(*args, **kwargs):
+    check_all_used()
+    return function(*args, **kwargs)
+
+  configurable = gin_names.register(checked)
+  configure(flags)
+  try:
+    return configurable(**arguments)
+  except gin_names.ConfigError as error:
+    message = gin_names.without_call_stack(error)
+    raise gin_names.ConfigError(message) from None
+
+
+def operative_config() -> str:
+  """What the objects of this run were built from, as gin would read it."""
+  return gin_names.with_modules(gin.operative_config_str())
+
+
+def check_all_used() -> None:
+  """Compares what was bound with what was used.
+
+  gin takes a misspelt macro for the definition of another one, and a binding
+  of something that is never built for a wish; both are mistakes here.
+
+  Raises:
+    ConfigError: naming the bindings without effect.
+  """
+  used = gin_internals._OPERATIVE_CONFIG  # pylint: disable=protected-access
+  bound = _bound()
+  idle = []
+  for (scope, selector), parameters in bound.items():
+    for parameter in parameters:
+      if not _reached(scope, selector, parameter, bound, used):
+        idle.append(gin_names.binding_name(scope, selector, parameter))
+  if idle:
+    raise gin_names.ConfigError(
+      f'bound but never used: {", ".join(sorted(idle))}. Nothing in this run '
+      f'reads {"it" if len(idle) == 1 else "them"}: check the spelling, or '
+      'remove it.' + gin_names.similar_macro(idle, bound)
+    )
+
+
+def _reached(scope, selector, parameter, bound, used) -> bool:
+  """Whether some call in a scope at or below `scope` took this binding."""
+  for (called_in, called), values in used.items():
+    if called != selector or parameter not in values:
+      continue
+    inner = called_in.split('/') if called_in else []
+    # gin reads the bindings of every prefix of the scope; the longest wins.
+    prefixes = ['/'.join(inner[:n]) for n in range(len(inner), -1, -1)]
+    winner = next(
+      (p for p in prefixes if parameter in bound.get((p, selector), ())), None
+    )
+    if winner == scope:
+      return True
+  return False
+
+
+def _bound() -> dict[tuple[str, str], dict[str, Any]]:
+  # There is no public accessor that keeps scopes and names apart.
+  return gin_internals._CONFIG  # pylint: disable=protected-access
+
+
+def _find(file: str, paths: Sequence[pathlib.Path]) -> pathlib.Path:
+  for folder in paths:
+    if (folder / file).is_file():  # An absolute `file` replaces the folder.
+      return folder / file
+  looked = ', '.join(dict.fromkeys(map(str, paths)))
+  raise gin_names.ConfigError(
+    f'no gin file {file!r}; looked in {looked}. Name it relative to one of '
+    'these, or add a folder with --gin_search_paths.'
+  )
+
+
+def _parse_binding(binding: str) -> None:
+  try:
+    gin.parse_config(binding)
+  except SyntaxError as error:
+    name, value = (part.strip() for part in binding.split('=', 1))
+    hint = ''
+    if re.fullmatch(r'[\w./:-]+', value):
+      hint = f' Text needs quotes of its own: --gin.{name}=\'"{value}"\'.'
+    raise gin_names.ConfigError(
+      f'--gin.{name}={value} cannot be read as a gin value.{hint}'
+    ) from error
