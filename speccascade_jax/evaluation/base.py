@@ -1,0 +1,55 @@
+"""What evaluation asks of the rest of the package, and an example.
+
+Evaluation never sees a model, a token or a logit: it hands texts to a
+*generator* and gets texts and counters back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+
+# metric_fn(targets, predictions) -> {name: value}, as in seqio. A text among
+# the values is a signature (say sacrebleu's), kept under the name without
+# `_signature`.
+MetricFn = Callable[[Sequence[Any], Sequence[str]], Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """One example of a task: `example` is its index in the split."""
+
+  example: int
+  source: str  # With the task's prefix, as the model reads it.
+  target: Any  # What the metrics compare with: a text, or several.
+
+
+class Output(Protocol):
+  """Finished text of B rows; every array is NumPy, ready on the host."""
+
+  @property
+  def texts(self) -> list[str]: ...
+
+  @property
+  def lengths(self) -> np.ndarray:
+    """[B] output tokens, end of sequence included."""
+
+  @property
+  def stats(self) -> Mapping[str, np.ndarray]:
+    """The fields of `base.Counters`, each [B]; further ones are ignored."""
+
+
+class Generator(Protocol):
+  """`speccascade_jax.pair.Pair`, or anything with its `generate`.
+
+  `generate(texts, *, model, rule, alpha, gamma, verification, temperature,
+  top_k, top_p, min_p, key, row_ids, max_length, input_length)` returns when
+  the text is finished. `row_ids` are folded into `key` row by row, so that
+  what a row draws depends on its example alone.
+  """
+
+  @property
+  def generate(self) -> Callable[..., Output]: ...

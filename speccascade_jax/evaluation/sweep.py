@@ -1,0 +1,282 @@
+"""Methods x alpha x gamma x T over a task's examples: quality and latency.
+
+Runs are timed side by side. Points that share temperature, truncation and
+trial keep *company*; for every example all of them are timed in turn, in an
+order that moves on by one an example::
+
+  example 0   verifier  drafter   OPT 0.1   OPT 0.2
+  example 1   drafter   OPT 0.1   OPT 0.2   verifier
+  example 2   OPT 0.1   OPT 0.2   verifier  drafter
+
+so that whatever slows the machine down for a while slows them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+import os
+import pathlib
+from typing import Any, TypeVar
+
+import tqdm
+
+from speccascade_jax.evaluation import base
+from speccascade_jax.evaluation import environment
+from speccascade_jax.evaluation import latency
+from speccascade_jax.evaluation import methods
+from speccascade_jax.evaluation import results
+from speccascade_jax.evaluation import scoring
+
+_COUNTERS = (
+  'drafter_steps',
+  'verifier_calls',
+  'drafted',
+  'accepted',
+  'resampled',
+  'deferred',
+)
+
+_T = TypeVar('_T')
+
+
+def sweep(
+  generator: base.Generator,
+  examples: Sequence[base.Example],
+  points: Sequence[methods.RunPoint],
+  metric_fns: Sequence[base.MetricFn],
+  run_dir: str | os.PathLike[str],
+  *,
+  task: str,
+  pair: str,
+  split: str,
+  primary_metric: str,
+  input_length: int,
+  max_length: int,
+  operative_config: str = '',
+  progress: bool = True,
+) -> pathlib.Path:
+  """Runs what is not done yet and writes every summary.
+
+  Common random numbers: what an example draws depends on the points' seed and
+  trial and on the example alone, never on the method, on what ran before or
+  on whether the sweep was resumed.
+
+  Args:
+    generator: see `base.Generator`.
+    examples: in the order in which they are run and reported.
+    points: see `methods.expand`.
+    metric_fns: see `base.MetricFn`.
+    run_dir: begun or resumed; see `results`.
+    task: for the record, like `pair` and `split`.
+    pair: likewise.
+    split: likewise.
+    primary_metric: the metric that reports plot; one of the metrics' names.
+    input_length: width that all sources are padded to [tokens].
+    max_length: most output tokens.
+    operative_config: gin's, kept beside the results.
+    progress: show a bar on stderr.
+
+  Returns:
+    `run_dir`.
+
+  Raises:
+    ValueError: for bad settings, before anything is compiled.
+    results.ResultsError: if `run_dir` is in use or holds another sweep.
+  """
+  context = {
+    'task': task,
+    'pair': pair,
+    'split': split,
+    'input_length': input_length,
+    'max_length': max_length,
+  }
+  by_key = {point.key(context): point for point in points}
+  identity = context | {
+    'device': environment.device(),
+    'seed': points[0].seed,
+    'num_examples': len(examples),
+    'metrics': _metric_names(metric_fns, examples, primary_metric),
+    'primary_metric': primary_metric,
+  }
+  with results.RunDirectory(
+    run_dir,
+    identity=identity,
+    circumstances=environment.circumstances(),
+    examples=examples,
+    configs={key: point.config() for key, point in by_key.items()},
+    operative_config=operative_config,
+  ) as directory:
+    lengths = {'input_length': input_length, 'max_length': max_length}
+    _run_all(generator, examples, by_key, directory, lengths, progress)
+    _summarise_all(examples, by_key, directory, metric_fns)
+    return directory.path
+
+
+def rotated(items: Sequence[_T], start: int) -> Iterator[_T]:
+  """All items, beginning with number `start` modulo their count."""
+  for i in range(len(items)):
+    yield items[(start + i) % len(items)]
+
+
+def _metric_names(metric_fns, examples, primary_metric) -> list[str]:
+  """What the metrics report; a metric that cannot run fails here, early."""
+  if not examples:
+    raise ValueError('There are no examples to run.')
+  # A few will do: it is the names that count.
+  targets = [example.target for example in examples[:8]]
+  quality, _ = scoring.score(metric_fns, targets, [''] * len(targets))
+  if primary_metric not in quality:
+    raise ValueError(
+      f'primary_metric is {primary_metric!r}; the metrics report '
+      f'{", ".join(quality) or "nothing"}.'
+    )
+  return list(quality)
+
+
+def _run_all(generator, examples, by_key, directory, lengths, progress):
+  companies: dict[tuple, list[str]] = {}
+  for key, point in by_key.items():
+    companies.setdefault(point.company(), []).append(key)
+  done = sum(
+    e.example in directory.runs[key].log.rows
+    for key in by_key
+    for e in examples
+  )
+  warm: dict[tuple, latency.WarmUp] = {}
+  with tqdm.tqdm(
+    total=len(by_key) * len(examples),
+    initial=done,
+    unit='run',
+    disable=not progress,
+    smoothing=0.05,
+  ) as bar:
+    for keys in companies.values():
+      # A point that is finished needs no program.
+      keys = [
+        k for k in keys if len(directory.runs[k].log.rows) < len(examples)
+      ]
+      for key in keys:
+        point = by_key[key]
+        if point.program() not in warm:
+          bar.set_postfix_str(f'compiling {_name(point)}')
+          warm[point.program()] = _warm_up(generator, examples, point, lengths)
+        times = warm[point.program()]
+        directory.runs[key].warmup = {
+          'compile_s': times.compile_s,
+          'warmup_ms': times.warmup_ms,
+        }
+      for i, example in enumerate(examples):
+        for key in rotated(keys, i):
+          log = directory.runs[key].log
+          if example.example in log.rows:
+            continue
+          bar.set_postfix_str(_name(by_key[key]), refresh=False)
+          log.append(_run_one(generator, example, by_key[key], lengths))
+          bar.update()
+
+
+def _generate(generator, example, point, lengths):
+  settings = point.settings() | lengths
+  return lambda: generator.generate(
+    [example.source], row_ids=[example.example], **settings
+  )
+
+
+def _warm_up(generator, examples, point, lengths) -> latency.WarmUp:
+  longest = max(examples, key=lambda example: len(example.source))
+  return latency.warm_up(_generate(generator, longest, point, lengths))
+
+
+def _run_one(generator, example, point, lengths) -> dict[str, Any]:
+  output, latency_ms = latency.timed(
+    _generate(generator, example, point, lengths)
+  )
+  row = {
+    'example': example.example,
+    'prediction': output.texts[0],
+    'latency_ms': round(latency_ms, 4),
+    'output_tokens': int(output.lengths[0]),
+  }
+  for name in _COUNTERS:
+    row[name] = output.stats[name][0].item()
+  row['deferred'] = round(row['deferred'], 6)
+  return row
+
+
+def _name(point: methods.RunPoint) -> str:
+  settings = [f'T={point.temperature:g}']
+  if point.alpha is not None:
+    settings.append(f'alpha={point.alpha:g}')
+  return f'{point.label} {" ".join(settings)}'
+
+
+def _summarise_all(examples, by_key, directory, metric_fns) -> None:
+  """Writes all summaries; a verifier's run added later completes them."""
+  verifiers = {
+    point.company(): directory.runs[key].log.rows
+    for key, point in by_key.items()
+    if point.model == 'verifier'
+  }
+  targets = [example.target for example in examples]
+  for key, point in by_key.items():
+    run = directory.runs[key]
+    # Rows may lie in another order than the examples after a resumed run.
+    rows = [run.log.rows[example.example] for example in examples]
+    quality, signatures = scoring.score(
+      metric_fns, targets, [row['prediction'] for row in rows]
+    )
+    run.write_summary(
+      {'quality': quality, 'signatures': signatures}
+      | summarise(rows, speculative=point.model == 'pair')
+      | (run.warmup or {'compile_s': None, 'warmup_ms': None})
+      | _relative(rows, verifiers.get(point.company()))
+    )
+
+
+def _relative(
+  rows: Sequence[Mapping[str, Any]],
+  verifier: Mapping[int, Mapping[str, Any]] | None,
+) -> dict[str, float | None]:
+  if verifier is None:
+    return {'relative_latency': None, 'relative_latency_sem': None}
+  times = latency.relative(
+    {row['example']: row['latency_ms'] for row in rows},
+    {row['example']: row['latency_ms'] for row in verifier.values()},
+  )
+  return {
+    'relative_latency': times.ratio,
+    'relative_latency_sem': times.ratio_sem,
+  }
+
+
+def summarise(
+  rows: Sequence[Mapping[str, Any]], *, speculative: bool
+) -> dict[str, float | int | None]:
+  """Latency statistics and rates over the lines of one run.
+
+  Rates are ratios of sums, so that an example counts by its tokens. What a
+  model alone cannot have (acceptance, deferral) is None.
+  """
+  total = {
+    name: sum(row[name] for row in rows)
+    for name in ('output_tokens', *_COUNTERS)
+  }
+  proposals = total['accepted'] + total['resampled'] if speculative else 0
+  deferrals = total['output_tokens'] if speculative else 0
+  return {
+    **latency.statistics(
+      [row['latency_ms'] for row in rows],
+      [row['output_tokens'] for row in rows],
+    ),
+    'acceptance_rate': _ratio(total['accepted'], proposals),
+    'rejection_rate': _ratio(total['resampled'], proposals),
+    'deferral_rate': _ratio(total['deferred'], deferrals),
+    'block_efficiency': _ratio(total['output_tokens'], total['verifier_calls']),
+    'verifier_calls_per_example': total['verifier_calls'] / len(rows),
+    'drafter_steps_per_example': total['drafter_steps'] / len(rows),
+    'num_examples': len(rows),
+  }
+
+
+def _ratio(numerator: float, denominator: float) -> float | None:
+  return numerator / denominator if denominator else None

@@ -1,0 +1,186 @@
+import functools
+import json
+import subprocess
+import sys
+
+import pytest
+
+from speccascade_jax import deferral
+from speccascade_jax import verification
+from speccascade_jax.evaluation import methods
+from tests.evaluation import scripted
+
+VERIFIER = methods.Method(model='verifier')
+OPT = methods.Method(rule=deferral.opt, alphas=(0, 0.5, 1))
+
+SCRIPT = """
+from speccascade_jax import deferral
+from speccascade_jax.evaluation import methods
+method = methods.Method(rule=deferral.opt, alphas=(0.1,))
+point, = methods.expand([method], gammas=(4,), temperatures=(1.0,))
+print(point.key({'task': 'a', 'pair': 'b'}))
+"""
+
+
+def _point(**changes):
+  settings = dict(
+    label='SpecCascade [OPT]',
+    model='pair',
+    rule=deferral.opt,
+    verification=verification.verify_tokens,
+    alpha=0.1,
+    gamma=4,
+    temperature=1.0,
+  )
+  return methods.RunPoint(**{**settings, **changes})
+
+
+def test_key_is_the_same_in_another_process():
+  here = _point().key({'pair': 'b', 'task': 'a'})
+  there = subprocess.run(
+    [sys.executable, '-c', SCRIPT], capture_output=True, text=True, check=True
+  )
+  assert there.stdout.strip() == here == 'e655c737c398'
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'alpha': 0.2},
+    {'gamma': 5},
+    {'temperature': 0.5},
+    {'rule': deferral.chow},
+    {'verification': verification.verify_block},
+    {'top_k': 5},
+    {'top_p': 0.9},
+    {'min_p': 0.1},
+    {'trial': 1},
+    {'seed': 1},
+  ],
+)
+def test_every_setting_is_in_the_key(change):
+  assert _point(**change).key({}) != _point().key({})
+
+
+def test_context_is_in_the_key_and_the_label_is_not():
+  assert _point().key({'task': 'a'}) != _point().key({'task': 'b'})
+  assert _point(label='x').key({}) == _point().key({})
+
+
+def test_integers_and_floats_are_one_setting():
+  assert _point(alpha=1, temperature=1).key({}) == _point(alpha=1.0).key({})
+
+
+def test_config_is_json_and_names_the_functions():
+  config = json.loads(json.dumps(_point().config()))
+  assert config == {
+    'method': 'speculative',
+    'label': 'SpecCascade [OPT]',
+    'model': 'pair',
+    'rule': 'opt',
+    'verification': 'token',
+    'alpha': 0.1,
+    'gamma': 4,
+    'temperature': 1.0,
+    'top_k': None,
+    'top_p': None,
+    'min_p': None,
+    'trial': 0,
+    'seed': 0,
+  }
+
+
+def test_rules_of_users_cannot_be_taken_for_the_package_s():
+  assert methods.name_of(deferral.chow) == 'chow'
+  assert methods.name_of(scripted.chow) == 'tests.evaluation.scripted.chow'
+  partial = functools.partial(scripted.chow, beta=0.5)
+  assert methods.name_of(partial).endswith('scripted.chow(beta=0.5)')
+
+
+def test_grid_is_temperatures_by_trials_by_methods_by_gammas_by_alphas():
+  points = methods.expand(
+    [VERIFIER, OPT], gammas=(3, 5), temperatures=(0, 1), trials=2
+  )
+  # The verifier has no gamma, hence comes once a temperature and trial.
+  assert len(points) == 2 * 2 * (1 + 2 * 3)
+  first = [(p.label, p.gamma, p.alpha, p.temperature) for p in points[:7]]
+  assert first == [
+    ('Verifier', None, None, 0.0),
+    ('SpecCascade [OPT]', 3, 0.0, 0.0),
+    ('SpecCascade [OPT]', 3, 0.5, 0.0),
+    ('SpecCascade [OPT]', 3, 1.0, 0.0),
+    ('SpecCascade [OPT]', 5, 0.0, 0.0),
+    ('SpecCascade [OPT]', 5, 0.5, 0.0),
+    ('SpecCascade [OPT]', 5, 1.0, 0.0),
+  ]
+
+
+def test_alphas_share_a_program_and_gammas_do_not():
+  points = methods.expand([OPT], gammas=(3, 5), temperatures=(0, 0.5, 1))
+  # Temperatures above zero are traced: per gamma, greedy and sampled.
+  assert len({point.program() for point in points}) == 4
+
+
+@pytest.mark.parametrize(
+  ('rule', 'verify', 'label'),
+  [
+    ('verifier_only', verification.verify_tokens, 'SpecDecode [lossless]'),
+    ('lossy', verification.verify_tokens, 'SpecDecode [lossy]'),
+    ('token_v3', verification.verify_tokens, 'SpecCascade [TokenV3]'),
+    ('chow', verification.verify_block, 'SpecCascade [Chow], block'),
+  ],
+)
+def test_labels_are_the_paper_s(rule, verify, label):
+  method = methods.Method(
+    rule=getattr(deferral, rule),
+    alphas=() if rule == 'verifier_only' else (0.1,),
+    verification=verify,
+  )
+  (point,) = methods.expand([method], gammas=(4,), temperatures=(0,))
+  assert point.label == label
+
+
+@pytest.mark.parametrize(
+  ('settings', 'named'),
+  [
+    ({'model': 'judge'}, "'judge'"),
+    ({'model': 'verifier', 'alphas': (0.1,)}, '0.1'),
+    ({'model': 'drafter', 'rule': deferral.opt}, "'opt'"),
+    ({'rule': None}, 'None'),
+    ({'rule': deferral.opt}, "'opt'"),
+    ({'rule': deferral.verifier_only, 'alphas': (0.1,)}, 'verifier_only'),
+  ],
+)
+def test_a_contradictory_method_is_refused_by_name(settings, named):
+  with pytest.raises(ValueError, match=named):
+    methods.Method(**settings)
+
+
+@pytest.mark.parametrize(
+  ('change', 'named'),
+  [
+    ({'temperature': -1.0}, '-1.0'),
+    ({'gamma': 0}, 'gamma is 0'),
+    ({'gamma': None}, 'gamma is None'),
+    ({'top_k': 0}, 'top_k is 0'),
+    ({'top_p': 1.5}, 'top_p is 1.5'),
+    ({'min_p': -0.1}, 'min_p is -0.1'),
+  ],
+)
+def test_a_setting_out_of_range_is_refused_by_name(change, named):
+  with pytest.raises(ValueError, match=named):
+    _point(**change)
+
+
+def test_a_point_listed_twice_is_refused():
+  with pytest.raises(ValueError, match='alpha 0.5.*twice'):
+    methods.expand(
+      [OPT, methods.Method(rule=deferral.opt, alphas=(0.5,))],
+      gammas=(4,),
+      temperatures=(0,),
+    )
+
+
+def test_an_empty_grid_is_refused():
+  with pytest.raises(ValueError, match='empty'):
+    methods.expand([], gammas=(4,), temperatures=(0,))

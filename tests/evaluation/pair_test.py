@@ -1,0 +1,177 @@
+"""A sweep through the real thing: a tiny T5 pair with random weights."""
+
+import json
+import pathlib
+
+from flax.core import meta
+import jax
+import numpy as np
+import pytest
+
+from speccascade_jax import deferral
+from speccascade_jax import pair as pairs
+from speccascade_jax.checkpoints import native
+from speccascade_jax.evaluation import base
+from speccascade_jax.evaluation import evaluator
+from speccascade_jax.evaluation import methods
+from speccascade_jax.evaluation import sweep
+from speccascade_jax.models.t5 import config as t5_config
+from speccascade_jax.models.t5 import network
+from tests.evaluation import scripted
+
+_VOCABULARY = (
+  pathlib.Path(pairs.__file__).parent / 'data/vocabulary/debian.model'
+)
+_LENGTHS = {'input_length': 12, 'max_length': 10}
+_TEXTS = ('a text editor', 'tool for files', 'library', 'a game of cards')
+
+
+def _save(directory, seed, layers):
+  config = t5_config.T5Config(
+    vocab_size=4096,
+    emb_dim=16,
+    num_heads=2,
+    head_dim=8,
+    mlp_dim=32,
+    num_encoder_layers=1,
+    num_decoder_layers=layers,
+  )
+  one = np.ones([1, 1], np.int32)
+  variables = network.Transformer(config).init(jax.random.key(seed), one, one)
+  params = jax.tree.map(np.asarray, meta.unbox(variables['params']))
+  native.save(directory, config, params)
+
+
+@pytest.fixture(scope='module')
+def pair(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('pair')
+  _save(folder / 'drafter', seed=0, layers=1)
+  _save(folder / 'verifier', seed=1, layers=2)
+  return pairs.load_pair(
+    drafter=folder / 'drafter',
+    verifier=folder / 'verifier',
+    vocabulary=_VOCABULARY,
+  )
+
+
+class Counting:
+  """Passes calls on and notes how many programs XLA compiled for each."""
+
+  def __init__(self, pair):
+    self._pair = pair
+    self._compiled = 0
+    self.calls = []
+    jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+  def _listen(self, event, seconds, **_):
+    self._compiled += event == '/jax/core/compile/backend_compile_duration'
+
+  def generate(self, texts, **settings):
+    before = self._compiled
+    output = self._pair.generate(texts, **settings)
+    self.calls.append((settings, self._compiled - before))
+    return output
+
+
+def _examples():
+  return [
+    base.Example(example=5 * i, source=text, target=text)
+    for i, text in enumerate(_TEXTS)
+  ]
+
+
+def _points():
+  return methods.expand(
+    [
+      methods.Method(model='verifier'),
+      methods.Method(model='drafter'),
+      methods.Method(rule=deferral.verifier_only),
+      methods.Method(rule=deferral.opt, alphas=(0.0, 0.2, 0.6)),
+    ],
+    gammas=(3,),
+    temperatures=(0.0, 0.5, 1.0),
+  )
+
+
+@pytest.fixture(scope='module')
+def swept(pair, tmp_path_factory):
+  run_dir = tmp_path_factory.mktemp('sweep')
+  generator = Counting(pair)
+  arguments = {**scripted.SWEEP, **_LENGTHS}
+  points = _points()
+  fns = [scripted.agreement]
+  sweep.sweep(generator, _examples(), points, fns, run_dir, **arguments)
+  return generator, run_dir
+
+
+def _runs(run_dir):
+  for path in sorted(run_dir.glob('runs/*/config.json')):
+    rows = (path.parent / 'examples.jsonl').read_text().splitlines()
+    summary = json.loads((path.parent / 'summary.json').read_text())
+    yield json.loads(path.read_text()), [json.loads(r) for r in rows], summary
+
+
+def test_alphas_and_temperatures_of_a_sweep_compile_once(swept):
+  generator, _ = swept
+  first = {}
+  for settings, compiled in generator.calls:
+    program = (
+      settings['model'],
+      settings.get('rule'),
+      settings['temperature'] == 0,
+    )
+    if program in first:
+      assert compiled == 0, settings
+    first.setdefault(program, compiled)
+  # Verifier, drafter, lossless and OPT, each greedy and sampled.
+  assert len(first) == 8
+  assert all(compiled > 0 for compiled in first.values())
+
+
+def test_greedy_lossless_text_is_the_verifier_s(swept):
+  _, run_dir = swept
+  text = {
+    (c['model'], c['rule']): [row['prediction'] for row in rows]
+    for c, rows, _ in _runs(run_dir)
+    if c['temperature'] == 0 and c['alpha'] is None
+  }
+  assert text['pair', 'verifier_only'] == text['verifier', None]
+  assert text['drafter', None] != text['verifier', None]
+
+
+def test_counters_add_up(swept):
+  _, run_dir = swept
+  for config, rows, summary in _runs(run_dir):
+    assert summary['num_examples'] == len(rows) == len(_TEXTS)
+    for row in rows:
+      assert 1 <= row['output_tokens'] <= _LENGTHS['max_length']
+      if config['model'] == 'pair':
+        assert row['drafted'] == 3 * row['verifier_calls']
+        assert row['accepted'] + row['resampled'] <= row['output_tokens']
+    if config['model'] == 'verifier':
+      assert summary['relative_latency'] == 1.0
+      assert summary['acceptance_rate'] is None
+      assert summary['block_efficiency'] == 1.0
+    if config['rule'] == 'verifier_only':
+      assert summary['deferral_rate'] == 1.0
+
+
+def test_a_batch_draws_what_the_sweep_drew_row_by_row(swept, pair):
+  """Sampled text depends on seed, trial and example, not on the batch."""
+  _, run_dir = swept
+  rows = next(
+    rows
+    for c, rows, _ in _runs(run_dir)
+    if (c['alpha'], c['temperature']) == (0.2, 1.0)
+  )
+  (point,) = [p for p in _points() if (p.alpha, p.temperature) == (0.2, 1.0)]
+  found = evaluator.evaluate(
+    pair,
+    _examples(),
+    [scripted.agreement],
+    batch_size=3,
+    **_LENGTHS,
+    **point.settings(),
+  )
+  expected = {row['example']: row['prediction'] for row in rows}
+  assert found.predictions == [expected[e.example] for e in _examples()]

@@ -1,0 +1,266 @@
+import json
+import time
+
+import numpy as np
+import pytest
+
+from speccascade_jax.evaluation import methods
+from speccascade_jax.evaluation import results
+from speccascade_jax.evaluation import sweep
+from tests.evaluation import scripted
+
+
+def _sweep(run_dir, generator=None, count=5, points=None, **changes):
+  return sweep.sweep(
+    generator or scripted.Scripted(),
+    scripted.examples(count),
+    points or scripted.points(),
+    [scripted.agreement],
+    run_dir,
+    **{**scripted.SWEEP, **changes},
+  )
+
+
+def _lines(path):
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _runs(run_dir):
+  """(config, rows, summary) of every run, in the order of display."""
+  header = json.loads((run_dir / 'sweep.json').read_text())
+  for key in header['runs']:
+    folder = run_dir / 'runs' / key
+    yield (
+      json.loads((folder / 'config.json').read_text()),
+      _lines(folder / 'examples.jsonl'),
+      json.loads((folder / 'summary.json').read_text()),
+    )
+
+
+def test_rotated():
+  assert list(sweep.rotated('abc', 4)) == ['b', 'c', 'a']
+  assert list(sweep.rotated([], 1)) == []
+
+
+def test_every_point_has_every_example_once(tmp_path):
+  _sweep(tmp_path)
+  found = list(_runs(tmp_path))
+  assert [(c['label'], c['alpha']) for c, _, _ in found] == [
+    ('Verifier', None),
+    ('Drafter', None),
+    ('SpecCascade [tests.evaluation.scripted.chow]', 0.1),
+    ('SpecCascade [tests.evaluation.scripted.chow]', 0.5),
+  ]
+  for config, rows, summary in found:
+    assert [row['example'] for row in rows] == [3, 10, 17, 24, 31]
+    for i, row in enumerate(rows):
+      words = row['prediction'].split()
+      assert words[:2] == [config['model'], str(config['alpha'])]
+      assert row['prediction'].endswith(f'satz {i}')
+    assert summary['quality'] == {'agreement': 100.0}
+    assert summary['signatures'] == {'agreement': 'ends|v1'}
+
+
+def test_methods_take_turns_example_by_example(tmp_path):
+  generator = scripted.Scripted()
+  points = scripted.points(temperatures=(0.0, 1.0))
+  _sweep(tmp_path, generator, count=3, points=points)
+  calls = [
+    (c['model'], c.get('alpha'), c['temperature'], c['row_ids'][0])
+    for c in generator.calls
+  ]
+  names = [('verifier', None), ('drafter', None), ('pair', 0.1), ('pair', 0.5)]
+  timed = []
+  for temperature in (0.0, 1.0):
+    # Three programs, three calls each: the alphas share one.
+    warm = [c for c in calls if c[2] == temperature][:9]
+    assert [c[0] for c in warm] == 3 * ['verifier'] + 3 * ['drafter'] + (
+      3 * ['pair']
+    )
+    timed.append([c for c in calls if c[2] == temperature][9:])
+    order = [
+      (*names[(i + j) % 4], temperature, 7 * i + 3)
+      for i in range(3)
+      for j in range(4)
+    ]
+    assert timed[-1] == order
+  # And one temperature after the other.
+  assert calls[9:21] == timed[0]
+  assert len(calls) == 2 * (9 + 12)
+
+
+def test_random_numbers_are_common_to_methods_and_fresh_per_trial(tmp_path):
+  generator = scripted.Scripted()
+  _sweep(tmp_path, generator, count=2, points=scripted.points(trials=2))
+  keys = {tuple(c['key']) for c in generator.calls}
+  assert len(keys) == 2  # One a trial; the generator folds in the example.
+  other = scripted.Scripted()
+  points = scripted.points(trials=2, seed=1)
+  _sweep(tmp_path / 'other', other, count=2, points=points)
+  assert keys.isdisjoint(tuple(c['key']) for c in other.calls)
+
+
+def test_relative_latency_is_that_of_the_sleeps(tmp_path):
+  generator = scripted.Scripted(
+    {'verifier': 0.020, 'drafter': 0.002, 'pair': 0.010}
+  )
+  _sweep(tmp_path, generator, count=8)
+  found = {c['model']: s for c, _, s in _runs(tmp_path)}
+  assert found['verifier']['relative_latency'] == 1.0
+  assert 0.45 < found['pair']['relative_latency'] < 0.75
+  assert 0.08 < found['drafter']['relative_latency'] < 0.3
+  assert found['verifier']['latency_ms_mean'] >= 20
+
+
+def test_relative_latency_is_null_without_a_verifier(tmp_path):
+  points = [p for p in scripted.points() if p.model != 'verifier']
+  _sweep(tmp_path, points=points)
+  assert {s['relative_latency'] for _, _, s in _runs(tmp_path)} == {None}
+  # Added later, the verifier completes the summaries that stood without it.
+  _sweep(tmp_path)
+  assert None not in {s['relative_latency'] for _, _, s in _runs(tmp_path)}
+
+
+def test_summary_by_hand():
+  rows = [
+    dict(
+      latency_ms=10.0,
+      output_tokens=6,
+      drafter_steps=10,
+      verifier_calls=2,
+      drafted=8,
+      accepted=3,
+      resampled=1,
+      deferred=1.5,
+    ),
+    dict(
+      latency_ms=30.0,
+      output_tokens=14,
+      drafter_steps=20,
+      verifier_calls=3,
+      drafted=16,
+      accepted=12,
+      resampled=0,
+      deferred=0.5,
+    ),
+  ]
+  summary = sweep.summarise(rows, speculative=True)
+  assert summary == {
+    'latency_ms_mean': 20.0,
+    'latency_ms_p50': 20.0,
+    'latency_ms_p95': 29.0,
+    'tokens_per_s': 500.0,
+    'acceptance_rate': 15 / 16,
+    'rejection_rate': 1 / 16,
+    'deferral_rate': 2.0 / 20,
+    'block_efficiency': 4.0,
+    'verifier_calls_per_example': 2.5,
+    'drafter_steps_per_example': 15.0,
+    'num_examples': 2,
+  }
+  alone = sweep.summarise(rows, speculative=False)
+  assert alone['acceptance_rate'] is None
+  assert alone['rejection_rate'] is None
+  assert alone['deferral_rate'] is None
+  assert alone['block_efficiency'] == 4.0
+
+
+def test_a_finished_sweep_runs_nothing_again(tmp_path):
+  _sweep(tmp_path)
+  before = list(_runs(tmp_path))
+  generator = scripted.Scripted()
+  _sweep(tmp_path, generator)
+  assert generator.calls == []
+  assert list(_runs(tmp_path)) == before
+
+
+def test_more_alphas_run_alone(tmp_path):
+  _sweep(tmp_path)
+  generator = scripted.Scripted()
+  grid = [methods.Method(rule=scripted.chow, alphas=(0.1, 0.3, 0.5))]
+  points = methods.expand(grid, gammas=(4,), temperatures=(0,))
+  _sweep(tmp_path, generator, points=points)
+  assert {c['alpha'] for c in generator.calls} == {0.3}
+  header = json.loads((tmp_path / 'sweep.json').read_text())
+  assert len(header['runs']) == 5
+
+
+def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path):
+  class Failing(scripted.Scripted):
+    def generate(self, *args, **kwargs):
+      if len(self.calls) == 9 + 7:
+        raise KeyboardInterrupt
+      return super().generate(*args, **kwargs)
+
+  with pytest.raises(KeyboardInterrupt):
+    _sweep(tmp_path, Failing())
+  assert not list(tmp_path.glob('runs/*/summary.json'))
+  generator = scripted.Scripted()
+  _sweep(tmp_path, generator)
+  assert len(generator.calls) == 9 + 20 - 7
+  _sweep(tmp_path / 'whole')
+  for (c1, rows, _), (c2, whole, _) in zip(
+    _runs(tmp_path), _runs(tmp_path / 'whole'), strict=True
+  ):
+    assert c1 == c2
+    strip = lambda row: {k: v for k, v in row.items() if k != 'latency_ms'}
+    assert list(map(strip, rows)) == list(map(strip, whole))
+
+
+def test_the_header_says_what_was_run(tmp_path):
+  _sweep(tmp_path, operative_config='a.b = 1\n')
+  header = json.loads((tmp_path / 'sweep.json').read_text())
+  known = {k: header[k] for k in ('task', 'pair', 'split', 'seed')}
+  assert known == {
+    'task': 'scripted',
+    'pair': 'none',
+    'split': 'test',
+    'seed': 0,
+  }
+  assert header['num_examples'] == 5
+  assert header['metrics'] == ['agreement']
+  assert header['primary_metric'] == 'agreement'
+  assert {'jax', 'python'} <= set(header['versions'])
+  assert header['device'] and header['host'] and header['created']
+  assert (tmp_path / 'operative_config.gin').read_text() == 'a.b = 1\n'
+  assert _lines(tmp_path / 'examples.jsonl')[1] == {
+    'example': 10,
+    'source': 'satz 1',
+    'target': '1',
+  }
+
+
+def test_compile_and_warm_up_times_are_reported_apart(tmp_path):
+  class Compiling(scripted.Scripted):
+    def generate(self, *args, **kwargs):
+      if kwargs['model'] not in {c['model'] for c in self.calls}:
+        time.sleep(0.1)
+      return super().generate(*args, **kwargs)
+
+  _sweep(tmp_path, Compiling())
+  for _, rows, summary in _runs(tmp_path):
+    assert summary['compile_s'] > 0.09
+    assert summary['warmup_ms'] < 50
+    assert np.median([row['latency_ms'] for row in rows]) < 50
+
+
+@pytest.mark.parametrize(
+  ('changes', 'named'),
+  [
+    ({'primary_metric': 'bleu'}, "'bleu'; the metrics report agreement"),
+    ({'count': 0}, 'no examples'),
+  ],
+)
+def test_bad_settings_fail_before_the_first_call(tmp_path, changes, named):
+  generator = scripted.Scripted()
+  with pytest.raises(ValueError, match=named):
+    _sweep(tmp_path, generator, **changes)
+  assert generator.calls == []
+
+
+def test_a_directory_of_another_sweep_is_refused_by_name(tmp_path):
+  _sweep(tmp_path)
+  generator = scripted.Scripted()
+  with pytest.raises(results.ResultsError, match='max_length is 16 there'):
+    _sweep(tmp_path, generator, max_length=32)
+  assert generator.calls == []
