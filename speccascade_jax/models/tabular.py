@@ -76,7 +76,6 @@ def next_probs(
   return weights / weights.sum()
 
 
-@functools.cache
 def step_model(
   vocab_size: int, decoder_only: bool = False, eos_id: int = 1
 ) -> protocol.StepModel:
@@ -87,7 +86,16 @@ def step_model(
   for a prompt, which becomes the history; a row of nothing but padding counts
   as a prompt of the single token 0.
   """
+  return _step_model(vocab_size, decoder_only, eos_id)
 
+
+# Cached, so that equal arguments give the same functions and a jitted loop that
+# takes them as static arguments is compiled once. Apart from `step_model`,
+# because a cache takes `f(5)` and `f(5, eos_id=1)` for different calls.
+@functools.cache
+def _step_model(
+  vocab_size: int, decoder_only: bool, eos_id: int
+) -> protocol.StepModel:
   def start(
     params: base.Params, inputs: base.Array, max_length: int
   ) -> protocol.Start:

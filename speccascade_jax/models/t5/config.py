@@ -32,7 +32,8 @@ class T5Config:
     relative_attention_max_distance: beyond it all distances share a bucket.
     layer_norm_epsilon: of the RMS norms.
     dtype: of activations and matrix products: 'float32' or 'bfloat16'.
-      Softmaxes, norms and logits are computed in float32 in any case.
+      Softmaxes and norms are computed in float32 in any case, and logits are
+      summed in it.
   """
 
   vocab_size: int

@@ -17,12 +17,16 @@ _dense_init = nn.initializers.variance_scaling(
 
 
 class Dense(nn.Module):
-  """A matrix product without bias; `kernel [in, features]`."""
+  """A matrix product without bias; `kernel [in, features]`.
+
+  Factors are rounded to `dtype`; `out_dtype`, if given, keeps the sums wider.
+  """
 
   features: int
   axes: tuple[str, str]
   dtype: jnp.dtype
   init_scale: float = 1.0
+  out_dtype: jnp.dtype | None = None
 
   @nn.compact
   def __call__(self, x: base.Array) -> base.Array:
@@ -35,7 +39,11 @@ class Dense(nn.Module):
       (x.shape[-1], self.features),
       jnp.float32,
     )
-    return x.astype(self.dtype) @ kernel.astype(self.dtype)
+    return jnp.matmul(
+      x.astype(self.dtype),
+      kernel.astype(self.dtype),
+      preferred_element_type=self.out_dtype,
+    )
 
 
 class RMSNorm(nn.Module):
@@ -81,12 +89,11 @@ class RelativePositionBias(nn.Module):
     else:
       distance = jnp.maximum(-relative, 0)
     exact = buckets // 2
-    # Distances under `exact` never read the logarithm; 1 keeps it finite.
-    ratio = jnp.maximum(distance, 1).astype(jnp.float32) / exact
-    far = exact + (
-      jnp.log(ratio) / np.log(self.max_distance / exact) * (buckets - exact)
-    ).astype(jnp.int32)
-    far = jnp.minimum(far, buckets - 1)
+    # The distances at which the next bucket begins, as integers made on the
+    # host: an accelerator's logarithm may round a power of two down a bucket.
+    growth = np.arange(1, buckets - exact) / (buckets - exact)
+    first = np.ceil(exact * (self.max_distance / exact) ** growth - 1e-6)
+    far = exact + (distance[..., None] >= first.astype(np.int32)).sum(-1)
     return offset + jnp.where(distance < exact, distance, far)
 
   @nn.compact

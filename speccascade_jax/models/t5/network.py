@@ -77,6 +77,8 @@ def _position_bias(
 
 
 class EncoderLayer(nn.Module):
+  """Attention and a feed-forward block, each behind its norm."""
+
   config: t5_config.T5Config
 
   @nn.compact
@@ -96,6 +98,8 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
+  """The stack of encoder layers, with one position bias for all."""
+
   config: t5_config.T5Config
 
   @nn.compact
@@ -118,6 +122,8 @@ class Encoder(nn.Module):
 
 
 class DecoderLayer(nn.Module):
+  """As in the encoder, with attention to the source in between."""
+
   config: t5_config.T5Config
 
   def setup(self):
@@ -161,6 +167,8 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
+  """The stack of decoder layers, with the untied head if there is one."""
+
   config: t5_config.T5Config
 
   def setup(self):
@@ -173,7 +181,10 @@ class Decoder(nn.Module):
     self.dropout = _dropout(config)
     if not config.logits_via_embedding:
       self.logits_dense = layers.Dense(
-        config.vocab_size, ('embed', 'vocab'), config.compute_dtype
+        config.vocab_size,
+        ('embed', 'vocab'),
+        config.compute_dtype,
+        out_dtype=jnp.float32,
       )
 
   def cross_keys_values(self, encoded: base.Array) -> tuple[KeysValues, ...]:
@@ -305,10 +316,8 @@ class Transformer(nn.Module):
   def _logits(self, x: base.Array) -> base.Array:
     if self.config.logits_via_embedding:
       # Undoes the unit variance of the embedding (Mesh TensorFlow's rule).
-      logits = self.token_embedder.attend(x * self.config.emb_dim**-0.5)
-    else:
-      logits = self.decoder.logits_dense(x)
-    return logits.astype(jnp.float32)
+      return self.token_embedder.attend(x) * self.config.emb_dim**-0.5
+    return self.decoder.logits_dense(x)
 
 
 class _Embed(nn.Module):
@@ -330,7 +339,12 @@ class _Embed(nn.Module):
     return self.embedding[tokens].astype(self.config.compute_dtype)
 
   def attend(self, x: base.Array) -> base.Array:
-    return x @ self.embedding.astype(self.config.compute_dtype).T
+    """Logits `[..., V]` of `x [..., E]`, summed in float32."""
+    return jnp.matmul(
+      x,
+      self.embedding.astype(self.config.compute_dtype).T,
+      preferred_element_type=jnp.float32,
+    )
 
 
 def _padding_bias(mask: base.Array) -> base.Array:

@@ -12,9 +12,6 @@ from speccascade_jax.models.t5 import config as t5_config
 from speccascade_jax.models.t5 import network
 
 
-# Cached, so that loading a model twice gives the same functions and a jitted
-# loop that takes them as static arguments is compiled once.
-@functools.lru_cache(maxsize=None)
 def step_model(
   config: t5_config.T5Config, eos_id: int = 1
 ) -> protocol.StepModel:
@@ -22,6 +19,15 @@ def step_model(
 
   `params` is the plain pytree of arrays under 'params' (no axis metadata).
   """
+  return _step_model(config, eos_id)
+
+
+# Cached, so that loading a model twice gives the same functions and a jitted
+# loop that takes them as static arguments is compiled once. Apart from
+# `step_model`, because a cache takes `f(c)` and `f(c, eos_id=1)` for different
+# calls.
+@functools.cache
+def _step_model(config: t5_config.T5Config, eos_id: int) -> protocol.StepModel:
   model = network.Transformer(config)
 
   def start(
