@@ -1,0 +1,283 @@
+"""Deferral rules: what should be emitted, given drafter and verifier.
+
+A rule is a pure function with one signature, `base.Rule`::
+
+  rule(q, p, q_conf, p_conf, alpha) -> Target (or the target law pi alone)
+
+`q` and `p` are the scaled distributions of drafter and verifier, `[..., V]`:
+they are mixed, sampled and measured with D_TV. `q_conf` and `p_conf` are the
+unscaled ones and decide about confidence. `alpha` is a traced scalar; a larger
+one trusts the drafter more. Comparisons are strict as the paper writes them.
+
+Equations are those of Narasimhan et al., "Faster Cascades via Speculative
+Decoding", ICLR 2025. A rule of your own is one more such function::
+
+  def careful_diff(q, p, q_conf, p_conf, alpha):
+    sure = q_conf.max(-1) > 0.5
+    defer = ~sure | (q_conf.max(-1) < p_conf.max(-1) - alpha)
+    return deferral.mix(q, p, defer)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from speccascade_jax import base
+from speccascade_jax import distributions
+
+# A target that differs from q by no more than rounding is the drafter's own.
+_SAME = 1e-6
+
+
+def verifier_only(q, p, q_conf, p_conf, alpha):
+  """Lossless speculative decoding: the target is `p`. Ignores alpha."""
+  del q_conf, p_conf, alpha
+  return mix(q, p, jnp.ones(q.shape[:-1], bool))
+
+
+def drafter_only(q, p, q_conf, p_conf, alpha):
+  """The drafter at full speed: the target is `q`. Ignores alpha."""
+  del q_conf, p_conf, alpha
+  return mix(q, p, jnp.zeros(q.shape[:-1], bool))
+
+
+def chow(q, p, q_conf, p_conf, alpha):
+  """Defers where `max q < 1 - alpha` (eq. 2)."""
+  del p_conf
+  return mix(q, p, q_conf.max(-1) < 1.0 - alpha)
+
+
+def chow_log(q, p, q_conf, p_conf, alpha):
+  """Defers where `H(q) > alpha`, in nats (appendix D)."""
+  del p_conf
+  return mix(q, p, distributions.entropy(q_conf) > alpha)
+
+
+def diff(q, p, q_conf, p_conf, alpha):
+  """Defers where `max q < max p - alpha` (eq. 5)."""
+  return mix(q, p, q_conf.max(-1) < p_conf.max(-1) - alpha)
+
+
+def diff_log(q, p, q_conf, p_conf, alpha):
+  """Defers where `H(q) > H(p) + alpha`, in nats (appendix D)."""
+  h_q, h_p = distributions.entropy(q_conf), distributions.entropy(p_conf)
+  return mix(q, p, h_q > h_p + alpha)
+
+
+def opt(q, p, q_conf, p_conf, alpha):
+  """Defers where `max q < max p - alpha D_TV(p, q)` (eq. 10).
+
+  The plug-in estimate of the optimal rule (Lemma 4): a deferral costs a
+  rejection with probability D_TV(p, q), of the scaled distributions.
+  """
+  cost = distributions.penalty(alpha, distributions.total_variation(p, q))
+  return mix(q, p, q_conf.max(-1) < p_conf.max(-1) - cost)
+
+
+def opt_log(q, p, q_conf, p_conf, alpha):
+  """Defers where `H(q) > H(p) + alpha D_TV(p, q)` (appendix D)."""
+  cost = distributions.penalty(alpha, distributions.total_variation(p, q))
+  h_q, h_p = distributions.entropy(q_conf), distributions.entropy(p_conf)
+  return mix(q, p, h_q > h_p + cost)
+
+
+def token_v1(q, p, q_conf, p_conf, alpha):
+  """Defers tokens with `q(v) < max p - alpha` (eq. 11, 13)."""
+  return mix_tokens(q, p, q_conf < p_conf.max(-1, keepdims=True) - alpha)
+
+
+def token_v2(q, p, q_conf, p_conf, alpha):
+  """Defers tokens with `p(v) < max p - alpha` (eq. 14)."""
+  del q_conf
+  return mix_tokens(q, p, p_conf < p_conf.max(-1, keepdims=True) - alpha)
+
+
+def token_v3(q, p, q_conf, p_conf, alpha):
+  """Defers tokens with `p(v) < (1 - alpha) max p` (eq. 15)."""
+  del q_conf
+  limit = (1.0 - alpha) * p_conf.max(-1, keepdims=True)
+  return mix_tokens(q, p, p_conf < limit)
+
+
+def lossy(q, p, q_conf, p_conf, alpha):
+  """Lossy speculative decoding with beta = 1, the variant in common use.
+
+  Keeps a drafted token with probability `min(1, p / ((1 - alpha) q))` and
+  draws from `norm(max(0, p - q))` after a rejection. What one position emits
+  has the law, with `kept = min(q, p / (1 - alpha))` of mass M,
+
+    pi = kept + (1 - M) norm(max(0, p - q)),
+
+  and exact speculative sampling of this pi is the very same procedure. Where
+  `p > q`, also `kept = q` and hence `pi >= q`: always kept, and `pi - q` is
+  proportional to `p - q`. Elsewhere `pi = kept <= q`: kept with probability
+  `pi / q = min(1, p / ((1 - alpha) q))`, and no residual. So the wider
+  interface is needed for one thing only: behind a fully kept block the next
+  token comes from `p`. That makes the law depend on gamma, and
+  `verify_block`, which emits pi at every position, refuses this rule.
+
+  alpha is clipped to [0, 1]; at 1 every drafted token is kept.
+  """
+  del q_conf, p_conf
+  kept = jnp.minimum(q, distributions.lenient(p, alpha))
+  rest = distributions.residual(p, q)
+  rejected = distributions.total_variation(q, kept)[..., None]
+  pi = kept + rejected * distributions.ratio(rest, rest.sum(-1, keepdims=True))
+  return base.Target(pi=pi, deferral=_differs(pi, q), bonus=p)
+
+
+def lossy_exact(q, p, q_conf, p_conf, alpha):
+  """Lossy speculative decoding with the beta that makes it exact (Lemma 2).
+
+    pi = max(min(q, p / (1 - alpha)), p / beta),  sum pi = 1.
+
+  With `c = 1 / beta` the sum grows from at most 1 at c = 0 to at least
+  `sum p = 1` at c = 1, with a slope of at most 1: 30 halvings give c to
+  float32 precision, and 1 >= c implies `beta >= 1 - alpha`.
+
+  alpha is clipped to [0, 1]; at 1 every drafted token is kept.
+  """
+  del q_conf, p_conf
+  kept = jnp.minimum(q, distributions.lenient(p, alpha))
+
+  def at(c: base.Array) -> base.Array:
+    return jnp.maximum(kept, c[..., None] * p)
+
+  def halve(_, bounds):
+    low, high = bounds
+    middle = 0.5 * (low + high)
+    below = at(middle).sum(-1) < 1.0
+    return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+  zeros = jnp.zeros(q.shape[:-1], q.dtype)
+  low, _ = jax.lax.fori_loop(0, 30, halve, (zeros, zeros + 1.0))
+  return at(low)
+
+
+# Every rule that ships, with the alphas (verifier end, drafter end) between
+# which it runs from verifier-only to drafter-only; None where alpha is ignored.
+# The comparisons are strict, so that at alpha = 0 `chow` still keeps a drafter
+# of confidence 1, `chow_log` one of entropy 0, and `token_v3` the verifier's
+# own arg max; any alpha below is verifier-only. Entropies are at most log V,
+# which bounds `chow_log` and `diff_log` in practice; what `opt` and `opt_log`
+# need depends on D_TV.
+RULES: dict[base.Rule, tuple[float, float] | None] = {
+  verifier_only: None,
+  drafter_only: None,
+  chow: (0.0, 1.0),
+  chow_log: (0.0, math.inf),
+  diff: (-1.0, 1.0),
+  diff_log: (-math.inf, math.inf),
+  opt: (-math.inf, math.inf),
+  opt_log: (-math.inf, math.inf),
+  token_v1: (-1.0, 1.0),
+  token_v2: (-1.0, 1.0),
+  token_v3: (0.0, 1.0),
+  lossy: (0.0, 1.0),
+  lossy_exact: (0.0, 1.0),
+}
+
+
+def mix(q: base.Array, p: base.Array, defer: base.Array) -> base.Target:
+  """`(1 - r) q + r p`: a position belongs to one model or the other (eq. 2).
+
+  Args:
+    q: `[..., V]` scaled drafter distribution.
+    p: `[..., V]` scaled verifier distribution.
+    defer: `[...]` bool, r.
+  """
+  pi = jnp.where(defer[..., None], p, q)
+  return base.Target(pi=pi, deferral=defer.astype(jnp.float32))
+
+
+def mix_tokens(q: base.Array, p: base.Array, defer: base.Array) -> base.Target:
+  """`q(v) (1 - r(v)) + p(v) eta`, `eta = sum_v r(v) q(v)` (eq. 11).
+
+  Args:
+    q: `[..., V]` scaled drafter distribution.
+    p: `[..., V]` scaled verifier distribution; it gets the deferred mass.
+    defer: `[..., V]` bool, r.
+  """
+  eta = jnp.where(defer, q, 0.0).sum(-1)
+  pi = jnp.where(defer, 0.0, q) + p * eta[..., None]
+  return base.Target(pi=pi, deferral=eta)
+
+
+def apply(
+  rule: base.Rule,
+  q: base.Array,
+  p: base.Array,
+  q_conf: base.Array,
+  p_conf: base.Array,
+  alpha: base.Array,
+) -> base.Target:
+  """Calls a rule and checks what it returns, see `as_target`."""
+  return as_target(rule(q, p, q_conf, p_conf, alpha), q, _name(rule))
+
+
+def as_target(out: Any, q: base.Array, name: str = 'the rule') -> base.Target:
+  """A rule's result as a `Target` of checked shapes.
+
+  A bare pi is promoted: its deferral is 1 where `D_TV(pi, q)` is above
+  rounding and 0 elsewhere.
+
+  Args:
+    out: what the rule returned for the drafter distributions `q`.
+    q: `[..., V]`.
+    name: of the rule, for the error.
+
+  Raises:
+    ValueError: a field has another shape than q asks for, or is not floating
+      (a deferral may be boolean).
+    TypeError: out is neither a Target nor an array.
+  """
+  if isinstance(out, jax.Array):
+    _check(name, 'pi', out, q.shape)
+    return base.Target(pi=out, deferral=_differs(out, q))
+  if not isinstance(out, base.Target):
+    raise TypeError(
+      f'Deferral rule {name} must return a Target or the array pi, got '
+      f'{type(out).__name__}.'
+    )
+  for field in ('pi', 'accept', 'residual', 'bonus'):
+    value = getattr(out, field)
+    if value is not None or field == 'pi':
+      _check(name, field, value, q.shape)
+  _check(name, 'deferral', out.deferral, q.shape[:-1])
+  return dataclasses.replace(out, deferral=out.deferral.astype(jnp.float32))
+
+
+def _differs(pi: base.Array, q: base.Array) -> base.Array:
+  """1.0 where `pi [..., V]` is not `q [..., V]` up to rounding, `[...]`."""
+  distance = distributions.total_variation(pi, q)
+  return (distance > _SAME).astype(jnp.float32)
+
+
+def _check(name: str, field: str, value: Any, shape: tuple[int, ...]) -> None:
+  """One error that names the rule, the field and both shapes."""
+  if isinstance(value, jax.Array):
+    kinds = [jnp.floating] + [jnp.bool_] * (field == 'deferral')
+    fits = any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
+    if fits and value.shape == shape:
+      return
+    got = f'{value.dtype}{list(value.shape)}'
+  else:
+    got = repr(value)
+  raise ValueError(
+    f'Deferral rule {name} must return {field} as a floating array of shape '
+    f'{list(shape)}, got {got}. Rules see arrays [..., V] and keep their '
+    'leading dimensions.'
+  )
+
+
+def _name(rule: base.Rule) -> str:
+  """What a user calls the rule; partials have no name of their own."""
+  if isinstance(rule, functools.partial):
+    return _name(rule.func)
+  return getattr(rule, '__name__', repr(rule))
