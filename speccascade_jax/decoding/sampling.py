@@ -1,0 +1,43 @@
+"""One token from logits, and the uniforms that decide it."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from speccascade_jax import base
+from speccascade_jax import distributions
+
+
+def uniforms(keys: base.Array, step: base.Array, count: int) -> base.Array:
+  """`[B, count]` uniforms in [0, 1) for one step of a loop.
+
+  Every row has a key of its own, `keys [B]`, folded with the number of the
+  step: a row's randomness depends neither on its neighbours nor on the batch
+  size, so a row alone decodes as it does in a batch.
+  """
+
+  def row(key: base.Array) -> base.Array:
+    return jax.random.uniform(jax.random.fold_in(key, step), (count,))
+
+  return jax.vmap(row)(keys)
+
+
+def sample(
+  logits: base.Array,
+  u: base.Array,
+  scaling: distributions.Scaling,
+  temperature: base.Array,
+) -> base.Array:
+  """Draws a token `[B]` from `logits [B, V]` with the uniforms `u [B]`."""
+  if scaling.greedy:
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+  return distributions.draw(
+    distributions.scale(logits, scaling, temperature), u
+  )
+
+
+def probability(logits: base.Array, tokens: base.Array) -> base.Array:
+  """Unscaled probability `[...]` of `tokens [...]` under `logits [..., V]`."""
+  chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+  return jnp.exp(chosen - jax.nn.logsumexp(logits, axis=-1))

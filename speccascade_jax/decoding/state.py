@@ -1,0 +1,163 @@
+"""The text of a batch while it is being decoded: init, commit, stop.
+
+One function, `commit`, puts tokens behind a row's text, whoever chose them. It
+alone knows about the end-of-sequence token and the length limit, so a block
+that runs over either is cut in the same way in every loop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from speccascade_jax import base
+from speccascade_jax.models import protocol
+
+
+@base.pytree_dataclass
+class TextState:
+  """B rows of text; the caches of the models are carried beside it."""
+
+  tokens: base.Array  # [B, T] int32 output so far, 0 behind it.
+  provenance: base.Array  # [B, T] int32 `Provenance`.
+  emitted: base.Array  # [B] int32, output tokens so far.
+  finished: base.Array  # [B] bool, EOS emitted or T reached.
+  pending: base.Array  # [B] int32, last token of the text, not in the caches.
+  lengths: base.Array  # [B] int32, tokens in the caches.
+  counters: base.Counters
+  drafter_probs: base.Array | None  # [B, T] float32, when traced.
+  verifier_probs: base.Array | None  # [B, T] float32, when traced.
+
+
+@base.pytree_dataclass
+class Block:
+  """K candidate tokens a row, of which the first `count` are wanted."""
+
+  tokens: base.Array  # [B, K] int32.
+  count: base.Array  # [B] int32, 1 .. K.
+  provenance: base.Array  # [B, K] int32 `Provenance`.
+  deferral: base.Array  # [B, K] float32.
+  drafter_probs: base.Array | None = None  # [B, K] float32.
+  verifier_probs: base.Array | None = None  # [B, K] float32.
+
+
+def init(start: protocol.Start, max_length: int, trace: bool) -> TextState:
+  """An empty text of at most `max_length` (T) tokens behind `start`."""
+  batch = start.token.shape[0]
+  count = jnp.zeros((batch,), jnp.int32)
+  return TextState(
+    tokens=jnp.zeros((batch, max_length), jnp.int32),
+    provenance=jnp.zeros((batch, max_length), jnp.int32),
+    emitted=count,
+    finished=jnp.zeros((batch,), bool),
+    pending=start.token,
+    lengths=start.lengths,
+    counters=base.Counters(
+      drafter_steps=count,
+      verifier_calls=count,
+      drafted=count,
+      accepted=count,
+      resampled=count,
+      deferred=jnp.zeros((batch,), jnp.float32),
+    ),
+    drafter_probs=jnp.full((batch, max_length), jnp.nan) if trace else None,
+    verifier_probs=jnp.full((batch, max_length), jnp.nan) if trace else None,
+  )
+
+
+def commit(
+  state: TextState,
+  block: Block,
+  eos_id: int,
+  *,
+  drafter_steps: int = 0,
+  verifier_calls: int = 0,
+  drafted: int = 0,
+) -> TextState:
+  """Appends a block to every unfinished row, up to EOS and the limit T.
+
+  With T = 6, `|` behind the text, EOS = e, and the caches below it::
+
+    before    a b c | . . .    pending c, caches [<bos> a b], length 3
+    block     d e x            count 3: wanted are d e x
+    after     a b c d e | .    finished; x is cut, 2 tokens are committed
+
+  The calls that made the block have put `pending` and all its tokens but the
+  last into the caches. Committing n tokens therefore moves `lengths` by n:
+  what lies behind is free again, which is all there is to a rollback.
+
+  Args:
+    state: the text before.
+    block: candidates, shapes `[B, K]`.
+    eos_id: ends a row; the EOS itself is kept in the text.
+    drafter_steps: what an unfinished row paid for this block, likewise
+      `verifier_calls` and `drafted`.
+
+  Returns:
+    The text after. Finished rows are unchanged, counters included.
+  """
+  batch, k = block.tokens.shape
+  limit = state.tokens.shape[1]
+  active = ~state.finished
+  position = jnp.arange(k)
+  is_eos = (block.tokens == eos_id) & (position < block.count[:, None])
+  has_eos = is_eos.any(axis=1)
+  until_eos = jnp.where(has_eos, is_eos.argmax(axis=1) + 1, k)
+  n = jnp.minimum(block.count, until_eos)
+  n = jnp.where(active, jnp.minimum(n, limit - state.emitted), 0)
+
+  # Where a candidate lands in the text; unwanted ones land outside.
+  wanted = position < n[:, None]
+  slots = jnp.where(wanted, state.emitted[:, None] + position, limit)
+  rows = jnp.arange(batch)[:, None]
+
+  def put(text: base.Array | None, new: base.Array | None):
+    if text is None or new is None:
+      return text
+    return text.at[rows, slots].set(new.astype(text.dtype), mode='drop')
+
+  def tally(mask: base.Array) -> base.Array:
+    return (mask & wanted).sum(axis=1, dtype=jnp.int32)
+
+  last = jnp.maximum(n - 1, 0)[:, None]
+  newest = jnp.take_along_axis(block.tokens, last, axis=1)[:, 0]
+  emitted = state.emitted + n
+  counters = state.counters
+  spent = active.astype(jnp.int32)
+  return dataclasses.replace(
+    state,
+    tokens=put(state.tokens, block.tokens),
+    provenance=put(state.provenance, block.provenance),
+    emitted=emitted,
+    finished=state.finished
+    | (has_eos & (until_eos <= n))
+    | (emitted >= limit),
+    pending=jnp.where(active, newest, state.pending),
+    lengths=state.lengths + n,
+    counters=base.Counters(
+      drafter_steps=counters.drafter_steps + drafter_steps * spent,
+      verifier_calls=counters.verifier_calls + verifier_calls * spent,
+      drafted=counters.drafted + drafted * spent,
+      accepted=counters.accepted
+      + tally(block.provenance == base.Provenance.DRAFTER),
+      resampled=counters.resampled
+      + tally(block.provenance == base.Provenance.RESAMPLED),
+      deferred=counters.deferred
+      + jnp.where(wanted, block.deferral, 0.0).sum(axis=1),
+    ),
+    drafter_probs=put(state.drafter_probs, block.drafter_probs),
+    verifier_probs=put(state.verifier_probs, block.verifier_probs),
+  )
+
+
+def generation(state: TextState) -> base.Generation:
+  """The finished text, without the loop's own bookkeeping."""
+  return base.Generation(
+    tokens=state.tokens,
+    lengths=state.emitted,
+    provenance=state.provenance,
+    counters=state.counters,
+    drafter_probs=state.drafter_probs,
+    verifier_probs=state.verifier_probs,
+  )

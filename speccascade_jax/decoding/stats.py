@@ -1,0 +1,39 @@
+"""Rates of one or many rows from their counters."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from speccascade_jax import base
+
+
+def rates(
+  counters: base.Counters, lengths: base.Array
+) -> dict[str, np.ndarray]:
+  """Per-row rates `[B]`; NaN where a rate has no denominator.
+
+  Args:
+    counters: of one batch.
+    lengths: `[B]` output tokens.
+
+  Returns:
+    acceptance_rate: kept drafted tokens over those that were judged and
+      reached the text (kept or replaced); rejection_rate is 1 minus it, the
+      paper's cost axis.
+    deferral_rate: mean deferral (r, or eta) over the output positions.
+    block_efficiency: output tokens per verifier call.
+  """
+  accepted = np.asarray(counters.accepted, np.float64)
+  resampled = np.asarray(counters.resampled, np.float64)
+  tokens = np.asarray(lengths, np.float64)
+  with np.errstate(divide='ignore', invalid='ignore'):
+    acceptance = accepted / (accepted + resampled)
+    efficiency = tokens / np.asarray(counters.verifier_calls, np.float64)
+    return {
+      'acceptance_rate': acceptance,
+      'rejection_rate': 1.0 - acceptance,
+      'deferral_rate': np.asarray(counters.deferred, np.float64) / tokens,
+      'block_efficiency': np.where(
+        np.isfinite(efficiency), efficiency, np.nan
+      ),
+    }

@@ -1,0 +1,291 @@
+"""The public API: load a drafter and a verifier, and generate text.
+
+    import speccascade_jax as sc
+
+    pair = sc.load_pair('debian')
+    out = pair.generate(
+      ['translate English to German: It is a text editor.'],
+      rule=sc.opt, alpha=0.2, gamma=4, temperature=0.0, key=0,
+    )
+    print(out.texts[0], out.stats['block_efficiency'][0])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from speccascade_jax import base
+from speccascade_jax import deferral
+from speccascade_jax import distributions
+from speccascade_jax import verification
+from speccascade_jax import vocabulary as vocabularies
+from speccascade_jax import zoo
+from speccascade_jax.checkpoints import native
+from speccascade_jax.decoding import autoregressive
+from speccascade_jax.decoding import speculative
+from speccascade_jax.decoding import stats as decoding_stats
+from speccascade_jax.models import protocol
+from speccascade_jax.models.t5 import step_model as t5_step_model
+
+PAIR, DRAFTER, VERIFIER = 'pair', 'drafter', 'verifier'
+
+# Sources are padded to the next of these widths, so that a stream of texts
+# compiles a handful of programs rather than one a length.
+_INPUT_BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """Step functions and the parameters that go with them."""
+
+  step: protocol.StepModel
+  params: base.Params
+  config: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+  """Finished texts of one `generate` call, in host memory.
+
+  Attributes:
+    texts: B strings.
+    tokens: `[B, T]` int32, EOS kept, 0 behind it.
+    lengths: `[B]` output tokens, EOS included.
+    provenance: `[B, T]` int32, see `Provenance`.
+    stats: `[B]` arrays by name: the `Counters` (drafter_steps,
+      verifier_calls, drafted, accepted, resampled, deferred) and the rates
+      (acceptance_rate, rejection_rate, deferral_rate, block_efficiency).
+    truncated: `[B]` bool, the input was cut to `input_length`.
+    drafter_probs: `[B, T]` unscaled probabilities, when traced, else None.
+    verifier_probs: likewise.
+  """
+
+  texts: list[str]
+  tokens: np.ndarray
+  lengths: np.ndarray
+  provenance: np.ndarray
+  stats: dict[str, np.ndarray]
+  truncated: np.ndarray
+  drafter_probs: np.ndarray | None = None
+  verifier_probs: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """A drafter and a verifier over one vocabulary."""
+
+  drafter: Model
+  verifier: Model
+  vocabulary: vocabularies.Vocabulary
+
+  def generate(
+    self,
+    texts: Sequence[str],
+    rule: base.Rule = deferral.verifier_only,
+    alpha: float = 0.0,
+    gamma: int = 4,
+    temperature: float = 0.0,
+    key: int | base.Array = 0,
+    *,
+    verification: base.Verify = verification.verify_tokens,
+    model: str = PAIR,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    max_length: int = 128,
+    input_length: int | None = None,
+    row_ids: Sequence[int] | None = None,
+    trace: bool = False,
+  ) -> Output:
+    """Generates one text per input; returns when the work is done.
+
+    Args:
+      texts: B inputs, task prefix included.
+      rule: what to emit, see `speccascade_jax.deferral`; the default is
+        lossless speculative decoding. Not read unless `model` is 'pair'.
+      alpha: the rule's trade-off; larger trusts the drafter more.
+      gamma: tokens drafted a round.
+      temperature: 0 is greedy.
+      key: a seed or a typed PRNG key; row i uses it folded with row_ids[i].
+      verification: `verify_tokens` or `verify_block`.
+      model: 'pair', or 'drafter' / 'verifier' to decode with one alone.
+      top_k: keep the k likeliest tokens, for both models.
+      top_p: keep the smallest set of tokens of this mass, for both models.
+      min_p: keep tokens of at least this fraction of the largest probability.
+      max_length: most tokens to emit, EOS included.
+      input_length: width that the inputs are padded or cut to; by default the
+        smallest bucket that holds them all, without cutting.
+      row_ids: identities of the rows, so that an example draws the same
+        randomness in any batch; by default 0 .. B-1.
+      trace: also return both models' probabilities of the output tokens.
+    """
+    if model not in (PAIR, DRAFTER, VERIFIER):
+      raise ValueError(
+        f"model must be 'pair', 'drafter' or 'verifier', got {model!r}."
+      )
+    scaling = distributions.Scaling(
+      greedy=temperature == 0, top_k=top_k, top_p=top_p, min_p=min_p
+    )
+    inputs, truncated = self._encode(texts, input_length)
+    keys = _row_keys(key, len(texts), row_ids)
+    common = dict(max_length=max_length, scaling=scaling, trace=trace)
+    if model == PAIR:
+      generation = speculative.decode(
+        self.drafter.step,
+        self.verifier.step,
+        self.drafter.params,
+        self.verifier.params,
+        inputs,
+        keys,
+        alpha,
+        temperature,
+        rule=rule,
+        gamma=gamma,
+        verify=verification,
+        **common,
+      )
+    else:
+      alone = self.drafter if model == DRAFTER else self.verifier
+      generation = autoregressive.decode(
+        alone.step,
+        alone.params,
+        inputs,
+        keys,
+        temperature,
+        role=base.Provenance[model.upper()],
+        **common,
+      )
+    return self._output(jax.device_get(generation), truncated)
+
+  def pieces(self, tokens: Sequence[int]) -> list[str]:
+    """The vocabulary's piece of every token, for display."""
+    return self.vocabulary.pieces(tokens)
+
+  def _encode(
+    self, texts: Sequence[str], input_length: int | None
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids `[B, S]`, EOS at each row's end, and which rows were cut."""
+    if isinstance(texts, str) or not texts:
+      raise ValueError(
+        f'texts must be a non-empty list of strings, got {texts!r}.'
+      )
+    eos = self.vocabulary.eos_id
+    rows = [self.vocabulary.encode(text) + [eos] for text in texts]
+    longest = max(map(len, rows))
+    if input_length is None:
+      fitting = [b for b in _INPUT_BUCKETS if b >= longest]
+      input_length = fitting[0] if fitting else longest
+    if input_length < 1:
+      raise ValueError(f'input_length must be positive, got {input_length!r}.')
+    inputs = np.zeros((len(rows), input_length), np.int32)
+    for i, row in enumerate(rows):
+      if len(row) > input_length:
+        row = row[: input_length - 1] + [eos]
+      inputs[i, : len(row)] = row
+    return inputs, np.array([len(row) > input_length for row in rows])
+
+  def _output(
+    self, generation: base.Generation, truncated: np.ndarray
+  ) -> Output:
+    counters = generation.counters
+    rows = zip(generation.tokens, generation.lengths, strict=True)
+    return Output(
+      texts=[self.vocabulary.decode(row[:n]) for row, n in rows],
+      tokens=generation.tokens,
+      lengths=generation.lengths,
+      provenance=generation.provenance,
+      stats={
+        field.name: getattr(counters, field.name)
+        for field in dataclasses.fields(counters)
+      }
+      | decoding_stats.rates(counters, generation.lengths),
+      truncated=truncated,
+      drafter_probs=generation.drafter_probs,
+      verifier_probs=generation.verifier_probs,
+    )
+
+
+def load_pair(
+  name: str | None = None,
+  *,
+  drafter: str | pathlib.Path | None = None,
+  verifier: str | pathlib.Path | None = None,
+  vocabulary: str | pathlib.Path | None = None,
+  dtype: str | None = None,
+) -> Pair:
+  """Loads a pair that ships with the package, or one's own.
+
+  Args:
+    name: of a shipped pair, see `zoo.names()`; or give the three paths.
+    drafter: directory of a native checkpoint.
+    verifier: likewise.
+    vocabulary: SentencePiece model file that both were trained with.
+    dtype: of parameters and activations; by default float32 on a CPU and
+      bfloat16 elsewhere.
+  """
+  paths = (drafter, verifier, vocabulary)
+  if name is not None and any(paths):
+    raise ValueError(
+      f'Give the name of a shipped pair ({name!r}) or paths, not both.'
+    )
+  if name is not None:
+    drafter, verifier, vocabulary = zoo.paths(name)
+  elif not all(paths):
+    raise ValueError(
+      'Give a name, or all of drafter, verifier and vocabulary; got '
+      f'drafter={drafter!r}, verifier={verifier!r}, vocabulary={vocabulary!r}.'
+    )
+  if dtype is None:
+    dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
+  words = vocabularies.Vocabulary(vocabulary)
+  pair = Pair(
+    _load_model(drafter, dtype, words),
+    _load_model(verifier, dtype, words),
+    words,
+  )
+  sizes = (pair.drafter.step.vocab_size, pair.verifier.step.vocab_size)
+  if sizes[0] != sizes[1]:
+    raise ValueError(
+      f'The drafter {drafter} scores {sizes[0]} tokens and the verifier '
+      f'{verifier} {sizes[1]}; a pair must share one vocabulary.'
+    )
+  return pair
+
+
+def _load_model(
+  directory: str | pathlib.Path,
+  dtype: str,
+  vocabulary: vocabularies.Vocabulary,
+) -> Model:
+  config, params = native.load(directory, dtype=dtype)
+  if config.vocab_size < vocabulary.size:
+    raise ValueError(
+      f'{directory} scores {config.vocab_size} tokens, but the vocabulary '
+      f'has {vocabulary.size}: they do not belong together.'
+    )
+  config = dataclasses.replace(config, dtype=dtype)
+  return Model(
+    t5_step_model.step_model(config, vocabulary.eos_id),
+    jax.device_put(params),
+    config,
+  )
+
+
+def _row_keys(
+  key: int | base.Array, rows: int, row_ids: Sequence[int] | None
+) -> base.Array:
+  """One key a row: `key` folded with the row's identity."""
+  if isinstance(key, (int, np.integer)):
+    key = jax.random.key(int(key))
+  ids = np.arange(rows) if row_ids is None else np.asarray(row_ids)
+  if ids.shape != (rows,):
+    raise ValueError(
+      f'row_ids must name each of the {rows} texts, got shape {ids.shape}.'
+    )
+  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, ids)
