@@ -1,0 +1,316 @@
+"""Batches for the trainer, and examples for the evaluator.
+
+seqio reads, prefixes and tokenises; its tasks and mixtures are what `task`
+names. From there on this is NumPy instead of seqio's converters and tf.data:
+the corpora are some 50,000 short texts, 20 MB of token ids, so that an epoch
+can be planned as a whole. That makes batches of examples of one length, every
+example exactly once, and a start at any step without reading what precedes it;
+tf.data buckets in the order in which examples come by and resumes by skipping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+import functools
+import itertools
+from typing import Any
+
+import numpy as np
+import seqio
+
+from speccascade_jax.data import bucketing
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+  """Tokenised examples, each list with its end of sequence."""
+
+  inputs: list[np.ndarray]  # N of [length] int32
+  targets: list[np.ndarray]
+  eos_id: int
+
+  @functools.cached_property
+  def sizes(self) -> np.ndarray:
+    """[N, 2] lengths of inputs and targets."""
+    pairs = zip(self.inputs, self.targets)
+    return np.array([(len(i), len(t)) for i, t in pairs]).reshape(-1, 2)
+
+
+def train_batches(
+  task: str,
+  split: str,
+  batch_size: int | None,
+  lengths: Mapping[str, int],
+  seed: int,
+  start_step: int = 0,
+  *,
+  batch_tokens: int | None = None,
+  multiple_of: int = 1,
+  shapes: Sequence[bucketing.Shape] = bucketing.SHAPES,
+) -> Iterator[Batch]:
+  """Shuffled batches without end.
+
+  An epoch takes as many examples as the task has, each once; of a mixture, as
+  many as its tasks have together, in parts by its rates. Batch n is the same
+  whatever `start_step` is.
+
+  Args:
+    task: a seqio task or mixture.
+    split: one of its splits.
+    batch_size: rows of a batch, B; or None, see `batch_tokens`.
+    lengths: {'inputs': S, 'targets': T}, the widest shape. Longer texts are
+      cut and still end with the end of sequence.
+    seed: of the order.
+    start_step: number of the first batch.
+    batch_tokens: instead of `batch_size`, about how many tokens a batch has,
+      padding included: B * (S + T). Short examples then come in larger
+      batches, and all batches cost about the same.
+    multiple_of: with `batch_tokens`, what divides the rows of every batch.
+    shapes: the shapes that a batch may have besides (S, T).
+
+  Yields:
+    {'encoder_inputs': [B, S], 'decoder_inputs': [B, T], 'decoder_targets':
+    [B, T], all int32, 'loss_weights': [B, T] float32} with S, T of one of the
+    shapes. 0 pads; `decoder_inputs` are the targets shifted right by one, 0
+    first. The last batch of an epoch may lack examples; a row without one is
+    an empty text of no weight.
+
+  Raises:
+    ValueError: if there is no such task or split, or an argument is out of
+      range; at the call, before the first batch.
+  """
+  plan = _plan(batch_size, batch_tokens, multiple_of, lengths, shapes)
+  if start_step < 0:
+    raise ValueError(f'start_step is {start_step}; steps count from 0.')
+  parts = _parts(task, split, plan.longest)
+  return _endless(parts, plan, seed, start_step)
+
+
+def eval_batches(
+  task: str,
+  split: str,
+  batch_size: int | None,
+  lengths: Mapping[str, int],
+  *,
+  batch_tokens: int | None = None,
+  multiple_of: int = 1,
+  shapes: Sequence[bucketing.Shape] = bucketing.SHAPES,
+) -> list[Batch]:
+  """The batches of one pass over a split, always the same.
+
+  Arguments, batches and errors are those of `train_batches`. A mixture is all
+  examples of its tasks, whatever its rates.
+  """
+  plan = _plan(batch_size, batch_tokens, multiple_of, lengths, shapes)
+  tokens = _joined(_parts(task, split, plan.longest))
+  order = np.arange(len(tokens.inputs))
+  groups = bucketing.pack(order, tokens.sizes, plan.shapes, plan.rows)
+  return [_batch(tokens, group) for group in groups]
+
+
+def examples(
+  task: str,
+  split: str,
+  num_examples: int | None = None,
+  seed: int | None = None,
+) -> list[dict[str, Any]]:
+  """Texts for evaluation.
+
+  Args:
+    task: a seqio task.
+    split: one of its splits.
+    num_examples: how many; None takes all.
+    seed: draws them at random, without replacement; with the same seed, fewer
+      are part of more. None takes the first.
+
+  Returns:
+    In the order of the split, {'example': index in the split, 'source': text
+    without the task's prefix, 'target': text, 'inputs': token ids of prefix
+    and source, uncut, with the end of sequence}.
+
+  Raises:
+    ValueError: if there is no such task or split, or too few examples.
+  """
+  found = _find(task, split)
+  if isinstance(found, seqio.Mixture):
+    raise ValueError(
+      f'{task!r} is a mixture; evaluate its tasks one by one: '
+      f'{", ".join(sorted(part.name for part in found.tasks))}.'
+    )
+  rows = list(_dataset(found, split, None))
+  if num_examples is not None and not 1 <= num_examples <= len(rows):
+    raise ValueError(
+      f'num_examples is {num_examples}; {task}/{split} has {len(rows)}.'
+    )
+  count = len(rows) if num_examples is None else num_examples
+  if seed is None:
+    chosen = np.arange(count)
+  else:
+    order = np.random.default_rng(seed).permutation(len(rows))
+    chosen = np.sort(order[:count])
+  return [
+    {
+      'example': int(i),
+      'source': rows[i]['source'].decode(),
+      'target': rows[i]['targets_pretokenized'].decode(),
+      'inputs': rows[i]['inputs'].tolist(),
+    }
+    for i in chosen
+  ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+  """The shapes of batches, cheap ones first, and the rows of each."""
+
+  shapes: tuple[bucketing.Shape, ...]
+  rows: tuple[int, ...]
+
+  @property
+  def longest(self) -> bucketing.Shape:
+    return self.shapes[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+  """A task and its share of a mixture."""
+
+  tokens: Tokens
+  rate: float
+
+
+def _plan(
+  batch_size: int | None,
+  batch_tokens: int | None,
+  multiple_of: int,
+  lengths: Mapping[str, int],
+  shapes: Sequence[bucketing.Shape],
+) -> _Plan:
+  if set(lengths) != {'inputs', 'targets'}:
+    raise ValueError(
+      f"lengths is {dict(lengths)}; it has to say 'inputs' and 'targets'."
+    )
+  if (batch_size is None) == (batch_tokens is None):
+    raise ValueError(
+      f'batch_size is {batch_size} and batch_tokens is {batch_tokens}; set '
+      'exactly one of them.'
+    )
+  figures = {'batch_size': batch_size, 'batch_tokens': batch_tokens}
+  figures |= {'multiple_of': multiple_of}
+  figures |= {f'lengths[{name!r}]': size for name, size in lengths.items()}
+  for name, figure in figures.items():
+    if figure is not None and figure < 1:
+      raise ValueError(f'{name} is {figure}; it has to be 1 or more.')
+  longest = bucketing.Shape(lengths['inputs'], lengths['targets'])
+  kept = bucketing.fitting(shapes, longest)
+  if batch_tokens is None:
+    return _Plan(kept, (batch_size,) * len(kept))
+  rows = (bucketing.rows_of(s, batch_tokens, multiple_of) for s in kept)
+  return _Plan(kept, tuple(rows))
+
+
+def _find(task: str, split: str) -> seqio.Task | seqio.Mixture:
+  tasks = seqio.TaskRegistry.names() | seqio.MixtureRegistry.names()
+  if task not in tasks:
+    raise ValueError(f'No task {task!r}; there are {", ".join(sorted(tasks))}.')
+  found = seqio.get_mixture_or_task(task)
+  if split not in found.splits:
+    raise ValueError(
+      f'{task!r} has no split {split!r}, only {", ".join(found.splits)}.'
+    )
+  return found
+
+
+def _parts(task: str, split: str, longest: bucketing.Shape) -> list[_Part]:
+  found = _find(task, split)
+  if not isinstance(found, seqio.Mixture):
+    return [_Part(_tokenised(task, split, longest), 1.0)]
+  return [
+    _Part(_tokenised(part.name, split, longest), found.get_rate(part))
+    for part in sorted(found.tasks, key=lambda part: part.name)
+  ]
+
+
+@functools.lru_cache(maxsize=8)
+def _tokenised(task: str, split: str, longest: bucketing.Shape) -> Tokens:
+  found = seqio.get_mixture_or_task(task)
+  rows = list(_dataset(found, split, longest))
+  return Tokens(
+    inputs=[row['inputs'] for row in rows],
+    targets=[row['targets'] for row in rows],
+    eos_id=found.output_features['targets'].vocabulary.eos_id,
+  )
+
+
+def _dataset(
+  task: seqio.Task, split: str, longest: bucketing.Shape | None
+) -> Iterator[dict[str, np.ndarray]]:
+  lengths = None if longest is None else longest._asdict()
+  dataset = task.get_dataset(
+    sequence_length=lengths, split=split, shuffle=False
+  )
+  return dataset.as_numpy_iterator()
+
+
+def _joined(parts: Sequence[_Part]) -> Tokens:
+  return Tokens(
+    inputs=[ids for part in parts for ids in part.tokens.inputs],
+    targets=[ids for part in parts for ids in part.tokens.targets],
+    eos_id=parts[0].tokens.eos_id,
+  )
+
+
+def _endless(
+  parts: Sequence[_Part], plan: _Plan, seed: int, start_step: int
+) -> Iterator[Batch]:
+  tokens = _joined(parts)
+  sizes = [len(part.tokens.inputs) for part in parts]
+  offsets = np.cumsum([0] + sizes[:-1])
+  total_rate = sum(part.rate for part in parts)
+  counts = [
+    max(1, round(sum(sizes) * part.rate / total_rate)) for part in parts
+  ]
+  step = 0
+  for epoch in itertools.count():
+    # Each task goes through its own passes, however few of its examples an
+    # epoch takes: none is seen twice before all have been seen once.
+    order = np.concatenate(
+      [
+        bucketing.stream(size, epoch * count, count, [seed, i]) + offset
+        for i, (size, count, offset) in enumerate(zip(sizes, counts, offsets))
+      ]
+    )
+    # Entropy of its own: `stream` has two numbers and that of the pass.
+    random = np.random.default_rng([seed, len(parts), epoch, 1])
+    order = random.permutation(order)
+    groups = bucketing.pack(order, tokens.sizes, plan.shapes, plan.rows)
+    # Planning an epoch takes milliseconds, so that what precedes `start_step`
+    # is planned again: how many batches an epoch has depends on its order.
+    for i in random.permutation(len(groups)):
+      if step >= start_step:
+        yield _batch(tokens, groups[i])
+      step += 1
+
+
+def _batch(tokens: Tokens, group: bucketing.Group) -> Batch:
+  rows, (width, length) = group.rows, group.shape
+  inputs = np.zeros((rows, width), np.int32)
+  targets = np.zeros((rows, length), np.int32)
+  # An empty text rather than nothing: attention over padding alone would
+  # divide by zero.
+  inputs[:, 0] = tokens.eos_id
+  for row, member in enumerate(group.members):
+    source, target = tokens.inputs[member], tokens.targets[member]
+    inputs[row, : len(source)] = source
+    targets[row, : len(target)] = target
+  shifted = np.pad(targets[:, :-1], ((0, 0), (1, 0)))
+  return {
+    'encoder_inputs': inputs,
+    # An end of sequence that is fed back predicts padding, of no weight.
+    'decoder_inputs': shifted,
+    'decoder_targets': targets,
+    'loss_weights': (targets != 0).astype(np.float32),
+  }
