@@ -16,17 +16,18 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import enum
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar, dataclass_transform
 
 import jax
 
-Array = jax.Array
+Array: TypeAlias = jax.Array
 Params = Any  # A pytree of arrays.
 Cache = Any  # A pytree of arrays, rows in front; opaque to the loops.
 
 _T = TypeVar('_T')
 
 
+@dataclass_transform(frozen_default=True)
 def pytree_dataclass(cls: type[_T]) -> type[_T]:
   """A frozen dataclass whose fields are all children of a JAX pytree."""
   return jax.tree_util.register_dataclass(
