@@ -6,7 +6,6 @@ A command registers what it alone needs itself.
 from __future__ import annotations
 
 from speccascade_jax import deferral
-from speccascade_jax import pair
 from speccascade_jax import verification
 from speccascade_jax.evaluation import methods
 from speccascade_jax.launch import gin_names
@@ -28,7 +27,7 @@ RULES = (
   deferral.drafter_only,
 )
 VERIFICATIONS = (verification.verify_tokens, verification.verify_block)
-CONSTRUCTORS = (methods.Method, pair.load_pair, t5_config.T5Config)
+CONSTRUCTORS = (methods.Method, t5_config.T5Config)
 
 
 def register_all() -> None:

@@ -106,7 +106,10 @@ def _register(function, signature, name, module):
   function.__signature__ = signature
   full_name = f'{module}.{name}'
   if full_name not in _registered:
-    configurable = gin.external_configurable(function, name=name, module=module)
+    with gin.unlock_config():  # In a process that configures twice.
+      configurable = gin.external_configurable(
+        function, name=name, module=module
+      )
     _registered[full_name] = configurable, signature
   return _registered[full_name][0]
 

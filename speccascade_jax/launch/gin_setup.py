@@ -2,8 +2,8 @@
 
     speccascade sweep --gin_file=configs/quickstart.gin --gin.SEED=1
 
-A command is a plain function. `run` registers it with gin, reads the files and
-bindings, builds what they describe and calls the function with it. gin itself
+A command is a plain function. `run` reads the files and bindings, builds what
+they say about the function's arguments, and calls it. gin itself
 ignores several mistakes in silence; here each ends the command in one line
 that names it: an unknown or misspelt name, a value that was left required, a
 macro that is not defined, and a binding that nothing has used.
@@ -18,6 +18,7 @@ import functools
 import pathlib
 import re
 import sys
+import tokenize
 from typing import Any
 
 import gin
@@ -25,6 +26,8 @@ from gin import config as gin_internals
 from speccascade_jax.launch import gin_names
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
+# What gin's parser raises for text that is not a gin statement.
+_UNREADABLE = (SyntaxError, tokenize.TokenError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +122,7 @@ def configure(flags: Flags) -> None:
         for binding in flags.bindings:
           _parse_binding(binding)
       break
-    except (ValueError, SyntaxError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, *_UNREADABLE) as error:
       # A function of the user's own is imported and registered on sight.
       if not gin_names.import_missing(str(error)):
         raise gin_names.ConfigError(gin_names.explain(error)) from error
@@ -128,15 +131,14 @@ def configure(flags: Flags) -> None:
   gin.finalize()
 
 
-def run(function: Callable[..., Any], flags: Flags, **arguments: Any) -> Any:
-  """Configures gin, builds the arguments of `function` and calls it.
-
-  By the time its body runs, every object that the configuration describes is
-  built, so `operative_config()` is complete and a binding without effect has
-  been reported.
+def build(
+  function: Callable[..., Any], flags: Flags, **arguments: Any
+) -> dict[str, Any]:
+  """The keyword arguments of `function`, as the configuration builds them.
 
   Args:
-    function: the command; its name is its name in gin.
+    function: a command, whose parameters are keyword-only; its name is its
+      name in gin.
     flags: from `parse_args`.
     **arguments: values from the command line that win over gin's.
 
@@ -145,17 +147,27 @@ def run(function: Callable[..., Any], flags: Flags, **arguments: Any) -> Any:
   """
 
   @functools.wraps(function)
-  def checked(*args, **kwargs):
-    check_all_used()
-    return function(*args, **kwargs)
+  def collect(**built):
+    return built
 
-  configurable = gin_names.register(checked)
+  configurable = gin_names.register(collect)
   configure(flags)
   try:
-    return configurable(**arguments)
+    built = configurable(**arguments)
   except gin_names.ConfigError as error:
     message = gin_names.without_call_stack(error)
     raise gin_names.ConfigError(message) from None
+  check_all_used()
+  return built
+
+
+def run(function: Callable[..., Any], flags: Flags, **arguments: Any) -> Any:
+  """Calls `function` with what `build` returns.
+
+  By then every object that the configuration describes is built, so
+  `operative_config()` is complete, and gin has no further part in the run.
+  """
+  return function(**build(function, flags, **arguments))
 
 
 def operative_config() -> str:
@@ -222,7 +234,7 @@ def _find(file: str, paths: Sequence[pathlib.Path]) -> pathlib.Path:
 def _parse_binding(binding: str) -> None:
   try:
     gin.parse_config(binding)
-  except SyntaxError as error:
+  except _UNREADABLE as error:
     name, value = (part.strip() for part in binding.split('=', 1))
     hint = ''
     if re.fullmatch(r'[\w./:-]+', value):

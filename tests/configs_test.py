@@ -1,0 +1,172 @@
+"""Every file under gin/, configs/ and experiments/ parses and builds."""
+
+import importlib
+import math
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from speccascade_jax import __main__ as commands
+from speccascade_jax import zoo
+from speccascade_jax.evaluation import methods as methods_lib
+from speccascade_jax.launch import gin_names
+from speccascade_jax.launch import gin_setup
+from speccascade_jax.models.t5 import config as t5_config
+from speccascade_jax.models.t5 import network
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_INCLUDE = re.compile(r"(?m)^include '(.+)'$")
+
+
+def _files(*folders):
+  """Paths from the root, results of finished runs excepted."""
+  return [
+    str(path.relative_to(_ROOT))
+    for folder in folders
+    for path in sorted((_ROOT / folder).rglob('*.gin'))
+    if path.name != 'operative_config.gin'
+  ]
+
+
+_FRAGMENTS = _files('gin')
+_LEAVES = _files('configs', 'experiments')
+
+# https://arxiv.org/abs/1910.10683 and the T5X checkpoints of v1.1.
+_PARAMETERS = {
+  't5_1_0_small': 60_506_624,
+  't5_1_0_base': 222_903_552,
+  't5_1_0_large': 737_668_096,
+  't5_1_0_3b': 2_851_598_336,
+  't5_1_0_11b': 11_307_321_344,
+  't5_1_1_small': 76_961_152,
+  't5_1_1_base': 247_577_856,
+  't5_1_1_large': 783_150_080,
+  't5_1_1_xl': 2_849_757_184,
+  't5_1_1_xxl': 11_135_332_352,
+}
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch):
+  monkeypatch.chdir(_ROOT)
+
+
+def _command(name):
+  """The function behind a command; it is called what the command is called."""
+  assert name in commands.COMMANDS
+  module = importlib.import_module(f'speccascade_jax.launch.{name}')
+  getattr(module, 'register', lambda: None)()
+  return getattr(module, name)
+
+
+def _build(function, *files, bindings=()):
+  return gin_setup.build(function, gin_setup.Flags(files, bindings))
+
+
+def build_model(*, config):
+  """Stands for a command that takes a model."""
+
+
+def build_method(*, method):
+  """Stands for a command that takes a method."""
+
+
+def _num_parameters(config):
+  inputs = jnp.zeros((1, 2), jnp.int32)
+  shapes = jax.eval_shape(
+    network.Transformer(config).init, jax.random.key(0), inputs, inputs
+  )['params']
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+def test_there_is_something_to_test():
+  assert len(_FRAGMENTS) > 20
+  assert 'configs/quickstart.gin' in _LEAVES
+
+
+@pytest.mark.parametrize('file', _FRAGMENTS)
+def test_a_fragment_includes_none_and_says_what_it_is(file):
+  text = (_ROOT / file).read_text()
+  assert text.startswith('# ')
+  assert not _INCLUDE.findall(text)
+  assert pathlib.Path(file).parts[1] in ('models', 'methods', 'runs', 'tasks')
+
+
+_PUBLISHED = [f for f in _files('gin/models') if '/t5_1_' in f]
+
+
+@pytest.mark.parametrize('file', _PUBLISHED)
+def test_a_published_model_has_its_published_size(file):
+  bindings = ('build_model.config = @T5Config()',)
+  config = _build(build_model, file, bindings=bindings)['config']
+  assert isinstance(config, t5_config.T5Config)
+  count = _PARAMETERS[pathlib.Path(file).stem]
+  assert _num_parameters(config) == count
+  # The figure that the file itself states.
+  assert f'# {count:,} parameters.' in (_ROOT / file).read_text()
+
+
+def test_all_published_sizes_have_a_fragment():
+  found = {pathlib.Path(file).stem for file in _PUBLISHED}
+  assert found == set(_PARAMETERS)
+
+
+@pytest.mark.parametrize('file', _files('gin/methods'))
+def test_a_method_fragment_builds_a_method(file):
+  scope = pathlib.Path(file).stem
+  bindings = (f'build_method.method = @{scope}/Method()',)
+  method = _build(build_method, file, bindings=bindings)['method']
+  gammas = (4,) if method.model == 'pair' else ()
+  points = methods_lib.expand([method], gammas=gammas, temperatures=(0.0,))
+  assert len(points) == max(1, len(method.alphas))
+
+
+@pytest.mark.parametrize('file', _files('gin/runs'))
+def test_a_run_fragment_fits_its_command_and_leaves_values_open(file):
+  function = _command(pathlib.Path(file).stem)
+  with pytest.raises(gin_names.ConfigError, match='must be set'):
+    _build(function, file)
+
+
+@pytest.mark.parametrize('file', _LEAVES)
+def test_a_leaf_builds_what_its_command_takes(file):
+  text = (_ROOT / file).read_text()
+  header = text[: re.search(r'(?m)^[^#]', text).start()]
+  found = re.search(r'speccascade (\w+) .*?--gin_file=(\S+)', header)
+  assert found and found[2] == file, 'the header gives the command'
+  includes = _INCLUDE.findall(text)
+  assert includes and all(name.startswith('gin/') for name in includes)
+  arguments = _build(_command(found[1]), file)
+  _CHECKS[found[1]](arguments)
+
+
+def _check_grid(arguments):
+  methods = arguments.get('methods') or [arguments['method']]
+  gammas = arguments.get('gammas') or (arguments.get('gamma', 4),)
+  temperatures = arguments.get('temperatures') or (arguments['temperature'],)
+  points = methods_lib.expand(methods, gammas=gammas, temperatures=temperatures)
+  assert points
+  if isinstance(arguments['pair'], str):
+    assert arguments['pair'] in zoo.names()
+  else:
+    assert set(arguments['pair']) == {'drafter', 'verifier', 'vocabulary'}
+  _check_task(arguments['task'], arguments['split'])
+
+
+def _check_task(task, split):
+  import seqio
+
+  from speccascade_jax import data  # noqa: F401  Registers the tasks.
+
+  assert split in seqio.get_mixture_or_task(task).splits
+
+
+def _check_model(arguments):
+  assert _num_parameters(arguments['model']) > 0
+  _check_task(arguments['task'], 'train')
+
+
+_CHECKS = {'train': _check_model, 'sweep': _check_grid, 'evaluate': _check_grid}

@@ -1,0 +1,134 @@
+"""Imports go one way, and heavy libraries stay where they belong."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import speccascade_jax
+
+_PACKAGE = pathlib.Path(speccascade_jax.__file__).parent
+
+_CORE = {'base', 'distributions', 'deferral', 'verification'}
+_MODELS = {'models', 'models.protocol', 'checkpoints', 'vocabulary', 'zoo'}
+_API = _CORE | _MODELS | {'decoding', 'pair'}
+
+# Unit (a module or folder of the package) -> the units that it may import
+# beside itself. A unit that is not listed here fails.
+_MAY_IMPORT = {
+  'base': set(),
+  'distributions': {'base'},
+  'deferral': {'base', 'distributions'},
+  'verification': {'base', 'distributions', 'deferral'},
+  'models.protocol': {'base'},
+  'models': {'base', 'distributions', 'models.protocol'},
+  'decoding': _CORE | {'models.protocol'},
+  'vocabulary': set(),
+  'zoo': set(),
+  'checkpoints': {'base', 'models', 'models.protocol'},
+  'pair': _API,
+  '__init__': _API,
+  # Texts and counters, and what a method is called; never a logit or a model.
+  'evaluation': {'base', 'deferral', 'verification'},
+  # Result files alone.
+  'reports': set(),
+  'data': {'vocabulary'},
+  'training': _CORE | _MODELS | {'data', 'decoding'},
+  'launch': _API | {'data', 'evaluation', 'reports', 'training'},
+  '__main__': {'launch'},
+}
+
+# Library -> the units that may import it.
+_MAY_USE = {
+  'gin': {'launch'},
+  'seqio': {'data', 'launch'},
+  'tensorflow': {'data', 'launch'},
+  'tensorflow_datasets': {'data', 'launch'},
+  'tensorflow_text': {'data', 'launch'},
+  'clu': {'training', 'launch'},
+  'flax': {'models', 'checkpoints', 'training', 'launch'},
+  'optax': {'training', 'launch'},
+  'orbax': {'training', 'checkpoints', 'launch'},
+  'sentencepiece': {'vocabulary', 'data'},
+  'matplotlib': {'reports'},
+  'jinja2': {'reports'},
+}
+
+
+def _unit(dotted):
+  """The unit that `speccascade_jax.<dotted>` belongs to."""
+  parts = dotted.split('.')
+  if parts[:2] == ['models', 'protocol']:
+    return 'models.protocol'
+  return parts[0]
+
+
+def _imports(source):
+  """Dotted names of everything that `source` imports, also inside functions."""
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, 'imports are absolute here'
+      yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def _violations(unit, source):
+  found = []
+  for name in _imports(source):
+    top, _, rest = name.partition('.')
+    if top == 'speccascade_jax':
+      imported = _unit(rest)
+      if imported != unit and imported not in _MAY_IMPORT[unit]:
+        found.append(f'{unit} imports {imported}')
+    elif unit not in _MAY_USE.get(top, {unit}):
+      found.append(f'{unit} uses {top}')
+  return found
+
+
+def _modules():
+  found = sorted(_PACKAGE.rglob('*.py'))
+  return [path.relative_to(_PACKAGE) for path in found]
+
+
+@pytest.mark.parametrize('path', _modules(), ids=str)
+def test_imports_go_one_way(path):
+  unit = _unit('.'.join(path.with_suffix('').parts))
+  assert _violations(unit, (_PACKAGE / path).read_text()) == []
+
+
+@pytest.mark.parametrize(
+  ('unit', 'source'),
+  [
+    ('deferral', 'from speccascade_jax import verification'),
+    ('deferral', 'import flax.linen as nn'),
+    ('verification', 'import gin'),
+    ('decoding', 'from speccascade_jax.models.t5 import network'),
+    ('decoding', 'def f():\n  from speccascade_jax.models import tabular'),
+    ('evaluation', 'from speccascade_jax import distributions'),
+    ('reports', 'from speccascade_jax import pair'),
+    ('models', 'import tensorflow as tf'),
+  ],
+)
+def test_a_forbidden_import_is_found(unit, source):
+  assert len(_violations(unit, source)) == 1
+
+
+def test_the_core_needs_neither_tensorflow_nor_gin():
+  names = [
+    '.'.join(('speccascade_jax', *path.with_suffix('').parts))
+    for path in _modules()
+    if path.parts[0] not in ('data', 'launch') and path.stem != '__init__'
+  ]
+  code = (
+    'import importlib, sys\n'
+    f'for name in {names!r}: importlib.import_module(name)\n'
+    "print(*{m.split('.')[0] for m in sys.modules})\n"
+  )
+  loaded = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  ).stdout.split()
+  assert 'speccascade_jax' in loaded
+  assert not {'tensorflow', 'seqio', 'gin', 'torch'} & set(loaded)
