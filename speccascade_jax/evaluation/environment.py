@@ -45,12 +45,19 @@ def versions() -> dict[str, str]:
   return found
 
 
-def commit() -> str | None:
-  """The commit of the checkout in use ('-dirty' if changed), else None."""
+def commit(folder: pathlib.Path | None = None) -> str | None:
+  """The commit of a checkout, with '-dirty' if files of it have changed.
+
+  Args:
+    folder: root of the checkout; by default that of this package.
+
+  Returns:
+    None without a checkout: in an installed package, or without git.
+  """
   describe = ['git', 'describe', '--always', '--dirty', '--abbrev=40']
-  folder = pathlib.Path(__file__).resolve().parents[2]
+  folder = folder or pathlib.Path(__file__).resolve().parents[2]
   if not (folder / '.git').exists():
-    # Installed from a wheel; an unrelated repository around it does not count.
+    # A repository further up has nothing to do with the package.
     return None
   try:
     result = subprocess.run(

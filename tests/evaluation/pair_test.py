@@ -1,57 +1,26 @@
 """A sweep through the real thing: a tiny T5 pair with random weights."""
 
 import json
-import pathlib
 
-from flax.core import meta
 import jax
-import numpy as np
 import pytest
 
 from speccascade_jax import deferral
 from speccascade_jax import pair as pairs
-from speccascade_jax.checkpoints import native
 from speccascade_jax.evaluation import base
 from speccascade_jax.evaluation import evaluator
 from speccascade_jax.evaluation import methods
 from speccascade_jax.evaluation import sweep
-from speccascade_jax.models.t5 import config as t5_config
-from speccascade_jax.models.t5 import network
 from tests.evaluation import scripted
+from tests.evaluation import tiny_pair
 
-_VOCABULARY = (
-  pathlib.Path(pairs.__file__).parent / 'data/vocabulary/debian.model'
-)
 _LENGTHS = {'input_length': 12, 'max_length': 10}
 _TEXTS = ('a text editor', 'tool for files', 'library', 'a game of cards')
 
 
-def _save(directory, seed, layers):
-  config = t5_config.T5Config(
-    vocab_size=4096,
-    emb_dim=16,
-    num_heads=2,
-    head_dim=8,
-    mlp_dim=32,
-    num_encoder_layers=1,
-    num_decoder_layers=layers,
-  )
-  one = np.ones([1, 1], np.int32)
-  variables = network.Transformer(config).init(jax.random.key(seed), one, one)
-  params = jax.tree.map(np.asarray, meta.unbox(variables['params']))
-  native.save(directory, config, params)
-
-
 @pytest.fixture(scope='module')
 def pair(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('pair')
-  _save(folder / 'drafter', seed=0, layers=1)
-  _save(folder / 'verifier', seed=1, layers=2)
-  return pairs.load_pair(
-    drafter=folder / 'drafter',
-    verifier=folder / 'verifier',
-    vocabulary=_VOCABULARY,
-  )
+  return pairs.load_pair(**tiny_pair.save(tmp_path_factory.mktemp('pair')))
 
 
 class Counting:

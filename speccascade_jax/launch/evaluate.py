@@ -1,0 +1,97 @@
+"""`speccascade evaluate`: quality of one model or method, in batches.
+
+speccascade evaluate --gin_file=configs/evaluate.gin
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import dataclasses
+import json
+import pathlib
+
+from speccascade_jax.evaluation import evaluator
+from speccascade_jax.evaluation import methods as methods_lib
+from speccascade_jax.evaluation import results
+from speccascade_jax.launch import gin_setup
+from speccascade_jax.launch import inputs
+
+
+def evaluate(
+  *,
+  run_dir: str,
+  task: str,
+  pair: inputs.PairName,
+  method: methods_lib.Method,
+  temperature: float,
+  max_length: int,
+  gamma: int = 4,
+  split: str = 'test',
+  num_examples: int | None = None,
+  input_length: int | None = None,
+  batch_size: int = 32,
+  top_k: int | None = None,
+  top_p: float | None = None,
+  min_p: float | None = None,
+  seed: int = 0,
+) -> dict[str, float]:
+  """Scores each alpha of `method` (a model alone has none)."""
+  points = methods_lib.expand(
+    [method],
+    gammas=(gamma,),
+    temperatures=(temperature,),
+    top_k=top_k,
+    top_p=top_p,
+    min_p=min_p,
+    seed=seed,
+  )
+  if len(points) > 1:
+    raise ValueError(
+      f'evaluate takes one alpha, got {method.alphas}; several are a sweep.'
+    )
+  loaded = inputs.load_pair(pair)
+  examples, metric_fns = inputs.load_task(task, split, num_examples, seed)
+  found = evaluator.evaluate(
+    loaded,
+    examples,
+    metric_fns,
+    batch_size=batch_size,
+    progress=True,
+    max_length=max_length,
+    input_length=input_length or inputs.longest_source(loaded, examples),
+    **points[0].settings(),
+  )
+  folder = pathlib.Path(run_dir)
+  folder.mkdir(parents=True, exist_ok=True)
+  rows = [
+    dataclasses.asdict(example) | {'prediction': prediction}
+    for example, prediction in zip(examples, found.predictions, strict=True)
+  ]
+  results.write_atomically(folder / 'predictions.jsonl', results.lines(rows))
+  content = {
+    'task': task,
+    'split': split,
+    'pair': inputs.pair_name(pair),
+    'num_examples': len(examples),
+    'config': points[0].config(),
+    'quality': found.quality,
+    'signatures': found.signatures,
+  }
+  text = json.dumps(content, indent=2)
+  results.write_atomically(folder / 'evaluation.json', text + '\n')
+  results.write_atomically(
+    folder / 'operative_config.gin', gin_setup.operative_config()
+  )
+  for name, value in found.quality.items():
+    print(f'{name} {value:.2f}  {found.signatures.get(name, "")}'.rstrip())
+  return found.quality
+
+
+def main(argv: Sequence[str]) -> None:
+  """The command; `argv` are the arguments behind its name."""
+  parser = argparse.ArgumentParser(
+    'speccascade evaluate', description='Score a model or method on a task.'
+  )
+  _, flags = gin_setup.parse_args(parser, argv)
+  gin_setup.run(evaluate, flags)

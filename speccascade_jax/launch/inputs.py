@@ -1,0 +1,64 @@
+"""What commands read: a pair of models, and a task's examples and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import pathlib
+
+from speccascade_jax import pair as pairs
+from speccascade_jax.evaluation import base
+
+# A shipped pair's name, or the arguments of `load_pair`.
+PairName = str | Mapping[str, str]
+
+
+def load_pair(pair: PairName) -> pairs.Pair:
+  """The pair that a config names: 'debian', or {'drafter': DIR, ...}."""
+  if isinstance(pair, str):
+    return pairs.load_pair(pair)
+  return pairs.load_pair(**pair)
+
+
+def pair_name(pair: PairName) -> str:
+  """How results call the pair."""
+  if isinstance(pair, str):
+    return pair
+  folders = (pathlib.PurePath(pair[k]) for k in ('drafter', 'verifier'))
+  return ' -> '.join(map(str, folders))
+
+
+def load_task(
+  task: str, split: str, num_examples: int | None, seed: int
+) -> tuple[list[base.Example], list[base.MetricFn]]:
+  """Examples of a seqio task, and its metrics.
+
+  Args:
+    task: name of a seqio task of `speccascade_jax.data`.
+    split: one of its splits.
+    num_examples: that many, drawn at random without replacement and kept in
+      the order of the split; None takes all.
+    seed: of the draw.
+
+  Raises:
+    ValueError: if the task, the split or so many examples do not exist.
+  """
+  # Here, because TensorFlow takes seconds and generating needs neither.
+  from speccascade_jax.data import batches
+  from speccascade_jax.data import debian
+
+  examples = [
+    base.Example(
+      example=row['example'],
+      source=debian.PREFIXES[task] + row['source'],
+      target=row['target'],
+    )
+    for row in batches.examples(task, split, num_examples, seed)
+  ]
+  return examples, list(debian.METRICS[task])
+
+
+def longest_source(pair: pairs.Pair, examples: Sequence[base.Example]) -> int:
+  """Tokens of the longest source, end of sequence included."""
+  return 1 + max(
+    len(pair.vocabulary.encode(example.source)) for example in examples
+  )

@@ -1,0 +1,76 @@
+"""`speccascade sweep`: quality and latency of methods over their settings.
+
+    speccascade sweep --gin_file=configs/quickstart.gin
+
+Started again with the same run directory, it goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from speccascade_jax.evaluation import methods as methods_lib
+from speccascade_jax.evaluation import sweep as sweep_lib
+from speccascade_jax.launch import gin_setup
+from speccascade_jax.launch import inputs
+
+
+def sweep(
+  *,
+  run_dir: str,
+  task: str,
+  pair: inputs.PairName,
+  methods: Sequence[methods_lib.Method],
+  gammas: Sequence[int],
+  temperatures: Sequence[float],
+  num_examples: int | None,
+  max_length: int,
+  primary_metric: str,
+  split: str = 'test',
+  input_length: int | None = None,
+  top_k: int | None = None,
+  top_p: float | None = None,
+  min_p: float | None = None,
+  trials: int = 1,
+  seed: int = 0,
+) -> None:
+  """Runs the grid; see `gin/runs/sweep.gin` for what the arguments mean."""
+  points = methods_lib.expand(
+    methods,
+    gammas=gammas,
+    temperatures=temperatures,
+    top_k=top_k,
+    top_p=top_p,
+    min_p=min_p,
+    trials=trials,
+    seed=seed,
+  )
+  loaded = inputs.load_pair(pair)
+  examples, metric_fns = inputs.load_task(task, split, num_examples, seed)
+  if input_length is None:
+    input_length = inputs.longest_source(loaded, examples)
+  sweep_lib.sweep(
+    loaded,
+    examples,
+    points,
+    metric_fns,
+    run_dir,
+    task=task,
+    pair=inputs.pair_name(pair),
+    split=split,
+    primary_metric=primary_metric,
+    input_length=input_length,
+    max_length=max_length,
+    operative_config=gin_setup.operative_config(),
+  )
+  print(f'Results are in {run_dir}. See them: speccascade report {run_dir}')
+
+
+def main(argv: Sequence[str]) -> None:
+  """The command; `argv` are the arguments behind its name."""
+  parser = argparse.ArgumentParser(
+    'speccascade sweep', description='Time and score methods on a task.'
+  )
+  _, flags = gin_setup.parse_args(parser, argv)
+  gin_setup.run(sweep, flags)
