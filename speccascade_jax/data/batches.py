@@ -85,6 +85,8 @@ def train_batches(
   plan = _plan(batch_size, batch_tokens, multiple_of, lengths, shapes)
   if start_step < 0:
     raise ValueError(f'start_step is {start_step}; steps count from 0.')
+  if seed < 0:
+    raise ValueError(f'seed is {seed}; it has to be 0 or more.')
   parts = _parts(task, split, plan.longest)
   return _endless(parts, plan, seed, start_step)
 
@@ -109,6 +111,40 @@ def eval_batches(
   order = np.arange(len(tokens.inputs))
   groups = bucketing.pack(order, tokens.sizes, plan.shapes, plan.rows)
   return [_batch(tokens, group) for group in groups]
+
+
+def token_batches(
+  tokens: Tokens,
+  lengths: Mapping[str, int],
+  seed: int,
+  start_step: int = 0,
+  *,
+  batch_tokens: int,
+  multiple_of: int = 1,
+  shapes: Sequence[bucketing.Shape] = bucketing.SHAPES,
+) -> Iterator[Batch]:
+  """As `train_batches`, of texts that are no task: a model's own, say.
+
+  Args:
+    tokens: the examples, none longer than `lengths`.
+    lengths: as in `train_batches`, like all that is not listed.
+    seed: .
+    start_step: .
+    batch_tokens: .
+    multiple_of: .
+    shapes: .
+
+  Raises:
+    ValueError: if an example is too long, or there is none.
+  """
+  plan = _plan(None, batch_tokens, multiple_of, lengths, shapes)
+  if not len(tokens.sizes) or not plan.longest.holds(tokens.sizes).all():
+    longest = tokens.sizes.max(axis=0, initial=0).tolist()
+    raise ValueError(
+      f'{len(tokens.sizes)} texts of up to {longest} tokens; there has to be '
+      f'one, and none longer than lengths={dict(lengths)}.'
+    )
+  return _endless([_Part(tokens, 1.0)], plan, seed, start_step)
 
 
 def examples(
@@ -206,8 +242,9 @@ def _plan(
       raise ValueError(f'{name} is {figure}; it has to be 1 or more.')
   longest = bucketing.Shape(lengths['inputs'], lengths['targets'])
   kept = bucketing.fitting(shapes, longest)
-  if batch_tokens is None:
+  if batch_size is not None:
     return _Plan(kept, (batch_size,) * len(kept))
+  assert batch_tokens is not None  # One of them is set.
   rows = (bucketing.rows_of(s, batch_tokens, multiple_of) for s in kept)
   return _Plan(kept, tuple(rows))
 
@@ -247,7 +284,7 @@ def _tokenised(task: str, split: str, longest: bucketing.Shape) -> Tokens:
 
 def _dataset(
   task: seqio.Task, split: str, longest: bucketing.Shape | None
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Iterator[dict[str, Any]]:
   lengths = None if longest is None else longest._asdict()
   dataset = task.get_dataset(
     sequence_length=lengths, split=split, shuffle=False

@@ -26,7 +26,7 @@ class Shape(NamedTuple):
 
   def holds(self, sizes: np.ndarray) -> np.ndarray:
     """[N, 2] lengths of inputs and targets -> [N] whether an example fits."""
-    return (sizes <= np.array(self)).all(axis=-1)
+    return np.all(sizes <= np.array(self), axis=-1)
 
 
 class Group(NamedTuple):
@@ -37,9 +37,10 @@ class Group(NamedTuple):
   members: np.ndarray  # [n] indices of examples, n <= rows.
 
 
-# Translation is as long on both sides, summarisation long on one. 85 to 90 %
-# of the tokens of both Debian tasks are text with these (a test says 80 %);
-# batches of one shape, 128 by 128, hold 19 % for debian_en_de.
+# Translation is as long on both sides, summarisation long on one. With these
+# three quarters of the tokens of both Debian tasks are text (a test says 70 %).
+# Batches of one shape hold 19 % at 128 by 128 for debian_en_de and 32 % at 256
+# by 64 for debian_synopsis.
 SHAPES = (
   Shape(16, 16),
   Shape(24, 32),

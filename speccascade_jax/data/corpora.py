@@ -93,7 +93,7 @@ def read(
     FileNotFoundError: if its file is missing.
   """
   file = path(corpus, split, folder=folder)
-  return tuple(Pair(*fields) for fields in _rows(file, len(Pair._fields)))
+  return tuple(Pair(*fields) for fields in _rows(file, 2))
 
 
 def read_origins(
@@ -102,8 +102,8 @@ def read_origins(
   """Where the pairs of `read` are from, line by line; raises as `read`."""
   file = path(corpus, split, meta=True, folder=folder)
   return tuple(
-    Origin(*fields, float(overlap) if overlap else None)
-    for *fields, overlap in _rows(file, len(Origin._fields))
+    Origin(package, source_package, family, kind, float(o) if o else None)
+    for package, source_package, family, kind, o in _rows(file, 5)
   )
 
 

@@ -44,6 +44,6 @@ for _name, _prefix in PREFIXES.items():
     metric_fns=METRICS[_name],
   )
 
-# Equal parts: a synopsis is half as long as a translation, and there are half
-# as many translations.
+# In equal parts, although there are half as many translations as synopses:
+# translations have twice the tokens to predict.
 seqio.MixtureRegistry.add('debian', list(PREFIXES), default_rate=1.0)

@@ -63,7 +63,8 @@ class CorpusDataSource(seqio.FileDataSource):
 
   def list_shards(self, split: str) -> list[str]:
     """Names of the form 'test/3-of-64', which only this source reads."""
-    return [f'{split}/{i}-of-{self._num_shards}' for i in self._shards]
+    count = self._num_shards
+    return [f'{split}/{i}-of-{count}' for i in range(count)]
 
   def num_input_examples(self, split: str) -> int:
     """Pairs in the split."""
@@ -74,10 +75,6 @@ class CorpusDataSource(seqio.FileDataSource):
     # In the pipeline the same error would arrive wrapped in TensorFlow's.
     self._pairs(split)
     return super().get_dataset(split, *args, **kwargs)
-
-  @property
-  def _shards(self) -> range:
-    return range(self._num_shards)
 
   def _pairs(self, split: str) -> tuple[corpora.Pair, ...]:
     return corpora.read(self._corpus, split, folder=self._folder)
