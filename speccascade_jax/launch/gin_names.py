@@ -76,14 +76,18 @@ def register_function(
 ) -> Callable[..., Any]:
   """Makes a function available as `@name`; returns the gin version."""
   signature = inspect.signature(function)
+  parameters = signature.parameters
 
   @functools.wraps(function, updated=())
   def capture(*args, **bound):
     if args != (_CAPTURE,):
       raise ConfigError(
-        f'@{function.__name__}() calls the function; write '
-        f'@{function.__name__} to hand it on.'
+        f'@{name or function.__name__}() calls the function; write '
+        f'@{name or function.__name__} to hand it on.'
       )
+    # What is bound to its default, as in an operative config that is read
+    # again, gives the very same function and hence the same run.
+    bound = {k: v for k, v in bound.items() if v != parameters[k].default}
     return functools.partial(function, **bound) if bound else function
 
   capture.__dict__['_is_captured'] = True

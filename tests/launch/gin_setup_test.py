@@ -162,6 +162,12 @@ def test_parameters_of_a_function_are_filled_in_once(my_rules):
   assert methods.name_of(rules[0]) != methods.name_of(rules[1])
 
 
+def test_binding_a_default_changes_nothing(my_rules):
+  rule = f'collect.rules = [@{my_rules}.mine]'
+  bound = _run(rule, f'{my_rules}.mine.beta = 0.5')['rules'][0]
+  assert bound is _run(rule)['rules'][0]
+
+
 def test_the_operative_config_builds_the_same_again(my_rules, tmp_path):
   first = _run(
     'collect.method = @a/Method()',
