@@ -1,11 +1,12 @@
 """A generator without a model: what it writes follows from what it is asked.
 
-It sleeps for as long as it is told, keeps a record of its calls, and its text
-names everything that it depended on, so that a mix-up shows in the results.
+It takes as long as it is told, keeps a record of its calls, and its text names
+everything that it depended on, so that a mix-up shows in the results.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 import time
 
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 
 from speccascade_jax.evaluation import base
+from speccascade_jax.evaluation import latency
 from speccascade_jax.evaluation import methods
 
 
@@ -26,6 +28,17 @@ def verifier_only(q, p, q_conf, p_conf, alpha):
   raise AssertionError('The scripted generator has no distributions.')
 
 
+class Clock:
+  """Time that passes in `sleep` alone, however busy the machine is."""
+
+  def __init__(self, monkeypatch):
+    self._now = 0.0
+    monkeypatch.setattr(latency.time, 'perf_counter', lambda: self._now)
+
+  def sleep(self, seconds: float) -> None:
+    self._now += seconds
+
+
 @dataclasses.dataclass
 class Output:
   texts: list[str]
@@ -35,13 +48,14 @@ class Output:
 
 @dataclasses.dataclass
 class Scripted:
-  """Sleeps `seconds[model]` a call, or not at all."""
+  """Takes `seconds[model]` a call; `sleep` may turn a clock of its own."""
 
   seconds: dict[str, float] = dataclasses.field(default_factory=dict)
   calls: list[dict] = dataclasses.field(default_factory=list)
+  sleep: Callable[[float], None] = time.sleep
 
   def generate(self, texts, *, row_ids, key, model, **settings) -> Output:
-    time.sleep(self.seconds.get(model, 0.0))
+    self.sleep(self.seconds.get(model, 0.0))
     draw = np.asarray(jax.random.key_data(key)).tolist()
     self.calls.append(
       dict(settings, texts=texts, row_ids=row_ids, key=draw, model=model)

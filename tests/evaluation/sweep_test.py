@@ -1,7 +1,5 @@
 import json
-import time
 
-import numpy as np
 import pytest
 
 from speccascade_jax.evaluation import methods
@@ -100,16 +98,17 @@ def test_random_numbers_are_common_to_methods_and_fresh_per_trial(tmp_path):
   assert keys.isdisjoint(tuple(c['key']) for c in other.calls)
 
 
-def test_relative_latency_is_that_of_the_sleeps(tmp_path):
+def test_latencies_are_relative_to_the_verifier_s(tmp_path, monkeypatch):
   generator = scripted.Scripted(
-    {'verifier': 0.020, 'drafter': 0.002, 'pair': 0.010}
+    {'verifier': 0.020, 'drafter': 0.002, 'pair': 0.010},
+    sleep=scripted.Clock(monkeypatch).sleep,
   )
   _sweep(tmp_path, generator, count=8)
   found = {c['model']: s for c, _, s in _runs(tmp_path)}
-  assert found['verifier']['relative_latency'] == 1.0
-  assert 0.45 < found['pair']['relative_latency'] < 0.75
-  assert 0.08 < found['drafter']['relative_latency'] < 0.3
-  assert found['verifier']['latency_ms_mean'] >= 20
+  for model, ratio in ('verifier', 1.0), ('pair', 0.5), ('drafter', 0.1):
+    assert found[model]['relative_latency'] == pytest.approx(ratio)
+    assert found[model]['latency_ms_mean'] == pytest.approx(20 * ratio)
+    assert found[model]['relative_latency_sem'] == pytest.approx(0, abs=1e-6)
 
 
 def test_relative_latency_is_null_without_a_verifier(tmp_path):
@@ -230,18 +229,21 @@ def test_the_header_says_what_was_run(tmp_path):
   }
 
 
-def test_compile_and_warm_up_times_are_reported_apart(tmp_path):
+def test_compile_and_warm_up_times_are_reported_apart(tmp_path, monkeypatch):
   class Compiling(scripted.Scripted):
     def generate(self, *args, **kwargs):
       if kwargs['model'] not in {c['model'] for c in self.calls}:
-        time.sleep(0.1)
+        self.sleep(3.0)
       return super().generate(*args, **kwargs)
 
-  _sweep(tmp_path, Compiling())
+  seconds = dict.fromkeys(('verifier', 'drafter', 'pair'), 0.01)
+  clock = scripted.Clock(monkeypatch)
+  _sweep(tmp_path, Compiling(seconds, sleep=clock.sleep))
   for _, rows, summary in _runs(tmp_path):
-    assert summary['compile_s'] > 0.09
-    assert summary['warmup_ms'] < 50
-    assert np.median([row['latency_ms'] for row in rows]) < 50
+    # The second alpha shares the program, and with it the time.
+    assert summary['compile_s'] == pytest.approx(3.0)
+    assert summary['warmup_ms'] == pytest.approx(10.0)
+    assert [row['latency_ms'] for row in rows] == pytest.approx([10.0] * 5)
 
 
 @pytest.mark.parametrize(
