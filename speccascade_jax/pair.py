@@ -8,6 +8,8 @@
       rule=sc.opt, alpha=0.2, gamma=4, temperature=0.0, key=0,
     )
     print(out.texts[0], out.stats['block_efficiency'][0])
+
+Everything happens on the device between the encoded and the decoded text.
 """
 
 from __future__ import annotations
@@ -134,7 +136,9 @@ class Pair:
     )
     inputs, truncated = self._encode(texts, input_length)
     keys = _row_keys(key, len(texts), row_ids)
-    common = dict(max_length=max_length, scaling=scaling, trace=trace)
+    common: dict[str, Any] = dict(
+      max_length=max_length, scaling=scaling, trace=trace
+    )
     if model == PAIR:
       generation = speculative.decode(
         self.drafter.step,
@@ -236,7 +240,7 @@ def load_pair(
     )
   if name is not None:
     drafter, verifier, vocabulary = zoo.paths(name)
-  elif not all(paths):
+  if drafter is None or verifier is None or vocabulary is None:
     raise ValueError(
       'Give a name, or all of drafter, verifier and vocabulary; got '
       f'drafter={drafter!r}, verifier={verifier!r}, vocabulary={vocabulary!r}.'
