@@ -130,9 +130,7 @@ def commit(
     tokens=put(state.tokens, block.tokens),
     provenance=put(state.provenance, block.provenance),
     emitted=emitted,
-    finished=state.finished
-    | (has_eos & (until_eos <= n))
-    | (emitted >= limit),
+    finished=state.finished | (has_eos & (until_eos <= n)) | (emitted >= limit),
     pending=jnp.where(active, newest, state.pending),
     lengths=state.lengths + n,
     counters=base.Counters(
