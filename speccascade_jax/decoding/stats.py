@@ -33,7 +33,5 @@ def rates(
       'acceptance_rate': acceptance,
       'rejection_rate': 1.0 - acceptance,
       'deferral_rate': np.asarray(counters.deferred, np.float64) / tokens,
-      'block_efficiency': np.where(
-        np.isfinite(efficiency), efficiency, np.nan
-      ),
+      'block_efficiency': np.where(np.isfinite(efficiency), efficiency, np.nan),
     }
