@@ -40,15 +40,18 @@ def both_styles(test):
 
 
 def decode(drafter_params, verifier_params, model, **options):
-  options = dict(
-    inputs=INPUTS,
-    keys=KEYS,
-    alpha=0.0,
-    temperature=1.0,
-    rule=deferral.verifier_only,
-    gamma=3,
-    max_length=12,
-  ) | options
+  options = (
+    dict(
+      inputs=INPUTS,
+      keys=KEYS,
+      alpha=0.0,
+      temperature=1.0,
+      rule=deferral.verifier_only,
+      gamma=3,
+      max_length=12,
+    )
+    | options
+  )
   return speculative.decode(
     model, model, drafter_params, verifier_params, **options
   )
@@ -197,9 +200,7 @@ def test_tokens_of_the_books_are_the_tokens_of_the_text():
     ('resampled', base.Provenance.RESAMPLED),
   ):
     counted = getattr(out.counters, name)
-    np.testing.assert_array_equal(
-      counted, (out.provenance == code).sum(axis=1)
-    )
+    np.testing.assert_array_equal(counted, (out.provenance == code).sum(axis=1))
   past_end = np.arange(12) >= np.asarray(out.lengths)[:, None]
   assert (np.asarray(out.provenance == 0) == past_end).all()
   calls = np.asarray(out.counters.verifier_calls)
