@@ -1,0 +1,131 @@
+"""`speccascade sweep` and `evaluate`, from the command line to the files."""
+
+import json
+
+import pytest
+
+from speccascade_jax import __main__ as commands
+from tests.evaluation import tiny_pair
+
+_SWEEP = """
+include 'gin/runs/sweep.gin'
+include 'gin/methods/verifier.gin'
+include 'gin/methods/opt.gin'
+RUN_DIR = '{run_dir}'
+TASK = 'debian_en_de'
+PAIR = {pair}
+sweep.methods = [@verifier/Method(), @opt/Method()]
+sweep.gammas = (2,)
+sweep.temperatures = (0.0,)
+sweep.num_examples = 3
+sweep.max_length = 6
+sweep.primary_metric = 'bleu'
+opt/Method.alphas = (0.0, 0.5)
+"""
+
+_EVALUATE = """
+include 'gin/runs/evaluate.gin'
+include 'gin/methods/opt.gin'
+RUN_DIR = '{run_dir}'
+TASK = 'debian_en_de'
+PAIR = {pair}
+evaluate.method = @opt/Method()
+evaluate.temperature = 0.0
+evaluate.max_length = 6
+evaluate.num_examples = 3
+evaluate.input_length = 24
+evaluate.batch_size = 2
+evaluate.gamma = 2
+opt/Method.alphas = (0.5,)
+"""
+
+
+@pytest.fixture(scope='module')
+def pair(tmp_path_factory):
+  return tiny_pair.save(tmp_path_factory.mktemp('pair'))
+
+
+def _write(path, text, **values):
+  path.write_text(text.format(**values))
+  return f'--gin_file={path}'
+
+
+def test_sweep_writes_what_reports_read_and_resumes(tmp_path, pair, capsys):
+  run_dir = tmp_path / 'run'
+  file = _write(tmp_path / 'a.gin', _SWEEP, run_dir=run_dir, pair=pair)
+  assert commands.main(['sweep', file]) == 0
+  assert f'speccascade report {run_dir}' in capsys.readouterr().out
+  header = json.loads((run_dir / 'sweep.json').read_text())
+  assert {'bleu', 'chrf'} <= set(header['metrics'])
+  assert len(header['runs']) == 3
+  # The longest of the three sources, which were drawn from all of the split.
+  sources = (run_dir / 'examples.jsonl').read_text().splitlines()
+  assert len(sources) == 3
+  ids = [json.loads(line)['example'] for line in sources]
+  assert ids == sorted(ids) and ids[-1] > 3
+  for key in header['runs']:
+    summary = json.loads((run_dir / 'runs' / key / 'summary.json').read_text())
+    assert summary['num_examples'] == 3
+    assert 0 <= summary['quality']['bleu'] <= 100
+    assert 'version' in summary['signatures']['bleu']
+  config = (run_dir / 'operative_config.gin').read_text()
+  assert 'opt/Method.alphas = (0.0, 0.5)' in config
+  before = {
+    path: path.read_bytes() for path in run_dir.glob('runs/*/examples.jsonl')
+  }
+  # Again, with one alpha more: what is done stays as it is.
+  more = '--gin.opt/Method.alphas=(0.0, 0.3, 0.5)'
+  assert commands.main(['sweep', file, more]) == 0
+  after = {
+    path: path.read_bytes() for path in run_dir.glob('runs/*/examples.jsonl')
+  }
+  assert len(after) == 4 and before.items() < after.items()
+
+
+@pytest.mark.parametrize(
+  ('binding', 'named'),
+  [
+    ('TASK="debian_en_fr"', "No task 'debian_en_fr'"),
+    ('sweep.split="dev"', "has no split 'dev'"),
+    ('sweep.num_examples=100000', 'num_examples is 100000'),
+    ('sweep.primary_metric="rouge2"', "primary_metric is 'rouge2'"),
+    ('sweep.gammas=(0,)', 'gamma is 0'),
+    ('opt/Method.alphas=()', "'opt'"),
+  ],
+)
+def test_a_bad_value_ends_in_one_line(tmp_path, pair, capsys, binding, named):
+  run_dir = tmp_path / 'run'
+  file = _write(tmp_path / 'a.gin', _SWEEP, run_dir=run_dir, pair=pair)
+  assert commands.main(['sweep', file, f'--gin.{binding}']) == 1
+  message = capsys.readouterr().err
+  assert named in message
+  assert 'Traceback' not in message
+  assert not run_dir.exists()
+
+
+def test_evaluate_writes_quality_and_predictions(tmp_path, pair, capsys):
+  run_dir = tmp_path / 'run'
+  file = _write(tmp_path / 'a.gin', _EVALUATE, run_dir=run_dir, pair=pair)
+  assert commands.main(['evaluate', file]) == 0
+  assert 'bleu' in capsys.readouterr().out
+  found = json.loads((run_dir / 'evaluation.json').read_text())
+  assert found['config']['rule'] == 'opt'
+  assert found['num_examples'] == 3
+  assert found['quality']['bleu'] >= 0
+  lines = (run_dir / 'predictions.jsonl').read_text().splitlines()
+  assert set(json.loads(lines[2])) == {
+    'example',
+    'source',
+    'target',
+    'prediction',
+  }
+  assert (run_dir / 'operative_config.gin').read_text()
+
+
+def test_evaluate_takes_one_alpha(tmp_path, pair, capsys):
+  file = _write(
+    tmp_path / 'a.gin', _EVALUATE, run_dir=tmp_path / 'run', pair=pair
+  )
+  alphas = '--gin.opt/Method.alphas=(0.1, 0.2)'
+  assert commands.main(['evaluate', file, alphas]) == 1
+  assert 'one alpha' in capsys.readouterr().err
