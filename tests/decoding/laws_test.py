@@ -1,0 +1,305 @@
+"""The specification: what the loops emit has the law of sampling pi.
+
+Every rule runs through the real loop, on tabular models whose sequential law
+is enumerated by the naive references, and 100,000 texts are held against it by
+a chi-square test. Texts end at an EOS or at the limit, both of which fall
+inside blocks; gamma, batch size, temperature, style of model and verification
+vary from case to case so that every rule meets every value of each.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from speccascade_jax import base
+from speccascade_jax import deferral
+from speccascade_jax import distributions
+from speccascade_jax import verification
+from speccascade_jax.decoding import autoregressive
+from speccascade_jax.decoding import speculative
+from speccascade_jax.models import tabular
+from tests.references import rules as naive_rules
+from tests.references import sampler
+
+V, EOS, LENGTH, DRAWS = 4, 1, 4, 100_000
+# Far below what 100,000 draws of a wrong law leave (the would-catch tests),
+# far above the chance that any of some 200 right ones fails.
+LEAST_P_VALUE = 1e-5
+
+# Where neither end of a rule's range is in force.
+ALPHAS = {
+  deferral.chow: 0.6,
+  deferral.chow_log: 1.1,
+  deferral.diff: 0.1,
+  deferral.diff_log: 0.1,
+  deferral.opt: 0.3,
+  deferral.opt_log: 0.6,
+  deferral.token_v1: 0.1,
+  deferral.token_v2: 0.2,
+  deferral.token_v3: 0.5,
+  # With bonus tokens from p its law depends on gamma, except at alpha = 0.
+  deferral.lossy: 0.0,
+  deferral.lossy_exact: 0.4,
+}
+INPUTS = jnp.array([[2, 3, 3], [3, 0, 0], [2, 2, 0]])
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """One way to run the loop; the defaults are what would-catch tests break."""
+
+  rule: base.Rule = deferral.verifier_only
+  gamma: int = 3
+  batch: int = 3
+  temperature: float = 1.0
+  decoder_only: bool = False
+  verify: base.Verify = verification.verify_tokens
+  drafter: Callable = tabular.step_model
+  verifier: Callable = tabular.step_model
+
+  @property
+  def alpha(self) -> float:
+    return ALPHAS.get(self.rule, 0.0)
+
+  @property
+  def scaling(self) -> distributions.Scaling:
+    return distributions.Scaling(greedy=self.temperature == 0)
+
+
+@functools.cache
+def tables(decoder_only: bool) -> tuple[base.Array, base.Array]:
+  """Drafter of order 1, verifier of order 2: histories matter to both."""
+  conditions = 1 if decoder_only else 3
+  drafter = tabular.init_params(jax.random.key(1), V, 1, conditions)
+  verifier = tabular.init_params(jax.random.key(2), V, 2, conditions)
+  return drafter, verifier
+
+
+def scaled(probs: np.ndarray, temperature: float) -> np.ndarray:
+  if temperature == 0:
+    return np.eye(len(probs))[probs.argmax()]
+  powers = probs ** (1 / temperature)
+  return powers / powers.sum()
+
+
+def sequential_law(case: Case, row: int) -> dict[sampler.Text, float]:
+  """The law of sampling pi one token at a time, by the references alone."""
+  drafter, verifier = tables(case.decoder_only)
+  ids = [int(i) for i in INPUTS[row]]
+  prompt = tuple(i for i in ids if i) if case.decoder_only else (0,)
+  condition = 0 if case.decoder_only else sum(ids) % 3
+  rule = naive_rules.RULES[case.rule.__name__]
+
+  def next_dist(text):
+    q, p = (
+      tabular.next_probs(table, prompt + text, condition)
+      for table in (drafter, verifier)
+    )
+    t = case.temperature
+    return rule(scaled(q, t), scaled(p, t), q, p, case.alpha)
+
+  return sampler.sequential_law(next_dist, LENGTH, EOS)
+
+
+def loop_texts(case: Case, draws: int) -> list[list[sampler.Text]]:
+  """`draws` texts from the loop, listed by row of the batch.
+
+  Batches of `case.batch` rows, many of them at once: vmap runs each batch of
+  the same loop, with the same rows side by side.
+  """
+  drafter = case.drafter(V, case.decoder_only)
+  verifier = case.verifier(V, case.decoder_only)
+  params = tables(case.decoder_only)
+  inputs = INPUTS[: case.batch]
+
+  @jax.jit
+  @jax.vmap
+  def run(keys):
+    out = speculative.decode(
+      drafter,
+      verifier,
+      *params,
+      inputs,
+      keys,
+      case.alpha,
+      case.temperature,
+      rule=case.rule,
+      gamma=case.gamma,
+      max_length=LENGTH,
+      verify=case.verify,
+      scaling=case.scaling,
+    )
+    return out.tokens, out.lengths
+
+  batches = -(-draws // case.batch)
+  keys = jax.random.split(jax.random.key(5), (batches, case.batch))
+  tokens, lengths = jax.device_get(run(keys))
+  return [
+    as_texts(tokens[:, row], lengths[:, row]) for row in range(case.batch)
+  ]
+
+
+def as_texts(tokens: np.ndarray, lengths: np.ndarray) -> list[sampler.Text]:
+  return [tuple(text[:n]) for text, n in zip(tokens.tolist(), lengths.tolist())]
+
+
+def assert_law(texts: list[sampler.Text], law: dict[sampler.Text, float]):
+  """Chi-square of the texts against their law; rare outcomes share a cell."""
+  counts = dict.fromkeys(law, 0)
+  for text in texts:
+    assert text in counts, f'{text} has no probability at all.'
+    counts[text] += 1
+  expected = np.array([law[text] * len(texts) for text in law])
+  observed = np.array([counts[text] for text in law])
+  rare = expected < 10
+  if rare.any():
+    expected = np.append(expected[~rare], expected[rare].sum())
+    observed = np.append(observed[~rare], observed[rare].sum())
+  if len(expected) > 1:
+    p_value = stats.chisquare(
+      observed, expected * observed.sum() / expected.sum()
+    ).pvalue
+    assert p_value > LEAST_P_VALUE, f'chi-square p-value {p_value:.2g}'
+
+
+def assert_loop_law(case: Case, draws: int = DRAWS):
+  for row, texts in enumerate(loop_texts(case, draws)):
+    assert_law(texts, sequential_law(case, row))
+
+
+def cases() -> list[Case]:
+  """Every rule with gamma 1 .. 4 and T 0 / 0.5 / 1, the rest in turn."""
+  verifies = (verification.verify_tokens, verification.verify_block)
+  result = []
+  for i, rule in enumerate(deferral.RULES):
+    for gamma in (1, 2, 3, 4):
+      result.append(
+        Case(
+          rule=rule,
+          gamma=gamma,
+          batch=(1, 3)[(i + gamma // 2) % 2],
+          temperature=(1.0, 0.5)[(gamma + i) % 2],
+          decoder_only=bool((i + gamma // 3) % 2),
+          # The wider interface is refused by block verification.
+          verify=verifies[gamma % 2 if rule is not deferral.lossy else 0],
+        )
+      )
+    result.append(
+      Case(
+        rule=rule,
+        gamma=1 + i % 4,
+        temperature=0.0,
+        decoder_only=bool(i % 2),
+        verify=verifies[i % 2 if rule is not deferral.lossy else 0],
+      )
+    )
+  return result
+
+
+def name(case: Case) -> str:
+  style = 'decoder' if case.decoder_only else 'encdec'
+  return (
+    f'{case.rule.__name__}-g{case.gamma}-b{case.batch}-t{case.temperature}'
+    f'-{style}-{case.verify.__name__}'
+  )
+
+
+@pytest.mark.parametrize('case', cases(), ids=name)
+def test_the_loop_emits_the_law_of_pi(case):
+  assert_loop_law(case, DRAWS if case.temperature else 6)
+
+
+@pytest.mark.parametrize('decoder_only', [False, True])
+def test_a_model_alone_emits_its_own_law(decoder_only):
+  case = Case(decoder_only=decoder_only)
+  _, verifier = tables(decoder_only)
+  out = autoregressive.decode(
+    tabular.step_model(V, decoder_only),
+    verifier,
+    jnp.tile(INPUTS[1:2], (DRAWS, 1)),
+    jax.random.split(jax.random.key(6), DRAWS),
+    max_length=LENGTH,
+  )
+  texts = as_texts(np.asarray(out.tokens), np.asarray(out.lengths))
+  assert_law(texts, sequential_law(case, 1))
+
+
+def test_the_rules_are_tested_where_they_decide_something():
+  """At these alphas every rule's law is neither q's nor p's."""
+  ends = (deferral.drafter_only, deferral.verifier_only)
+  for rule in ALPHAS.keys() - {deferral.lossy}:
+    mixed = []
+    for row in range(3):
+      law, *others = (
+        sequential_law(Case(rule=each), row) for each in (rule, *ends)
+      )
+      mixed.append(min(sampler.distance(law, end) for end in others))
+    assert max(mixed) > 0.01, rule.__name__
+
+
+def _stale(model_fn):
+  """A model whose slots, once written, are never overwritten."""
+
+  @functools.cache
+  def step_model(*args):
+    model = model_fn(*args)
+
+    def start(params, inputs, max_length):
+      begin = model.start(params, inputs, max_length)
+      # -1 marks a slot as free; the prompt's own are not.
+      slot = jnp.arange(begin.cache.tokens.shape[2])
+      free = slot >= begin.lengths[:, None]
+      tokens = jnp.where(free[:, None, :, None], -1, begin.cache.tokens)
+      cache = dataclasses.replace(begin.cache, tokens=tokens)
+      return dataclasses.replace(begin, cache=cache)
+
+    def extend(params, cache, tokens, lengths):
+      _, new = model.extend(params, cache, tokens, lengths)
+      kept = jnp.where(cache.tokens == -1, new.tokens, cache.tokens)
+      stale = dataclasses.replace(new, tokens=kept)
+      rows = jnp.arange(tokens.shape[0])[:, None]
+      slots = lengths[:, None] + jnp.arange(tokens.shape[1])
+      reread = kept[:, 0, :, 0].at[rows, slots].get(mode='clip')
+      return model.extend(params, stale, reread, lengths)[0], stale
+
+    return dataclasses.replace(model, start=start, extend=extend)
+
+  return step_model
+
+
+def _residual_from_p(drafted, q, target, u_accept, u_next):
+  """Token-wise verification of OPT that redraws as if the target were p."""
+  wrong = dataclasses.replace(target, residual=target.pi)
+  return verification.verify_tokens(drafted, q, wrong, u_accept, u_next)
+
+
+def _without_last_drafter_step(drafted, q, target, u_accept, u_next):
+  """The shortcut of taking the drafter's law from the position before."""
+  stale = target.pi.at[:, -1].set(target.pi[:, -2])
+  wrong = dataclasses.replace(target, pi=stale)
+  return verification.verify_tokens(drafted, q, wrong, u_accept, u_next)
+
+
+@pytest.mark.parametrize(
+  'broken',
+  [
+    Case(verifier=_stale(tabular.step_model)),
+    Case(verifier=_stale(tabular.step_model), decoder_only=True),
+    Case(drafter=_stale(tabular.step_model), rule=deferral.drafter_only),
+    Case(rule=deferral.token_v3, verify=_residual_from_p),
+    Case(rule=deferral.opt, verify=_without_last_drafter_step),
+  ],
+  ids=['verifier cache', 'prompt', 'drafter cache', 'residual', 'last step'],
+)
+def test_would_catch(broken):
+  if broken.drafter is not tabular.step_model:
+    # A drafter alone rejects nothing and never rolls back: make it.
+    broken = dataclasses.replace(broken, rule=deferral.token_v1)
+  with pytest.raises(AssertionError, match='chi-square|no probability'):
+    assert_loop_law(broken)
