@@ -1,0 +1,65 @@
+"""`speccascade report RUN_DIR`: tables, figures and a page from result files.
+
+    speccascade report runs/quickstart
+
+Needs no model, no device and no configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import pathlib
+import sys
+
+from speccascade_jax.reports import figures
+from speccascade_jax.reports import page
+from speccascade_jax.reports import runs
+from speccascade_jax.reports import tables
+
+
+def report(*, run_dir: str, output: str | None = None) -> pathlib.Path:
+  """Prints the table and writes the files.
+
+  Args:
+    run_dir: of a `speccascade sweep`, finished or not.
+    output: folder of table.md, table.csv, the two figures and index.html;
+      RUN_DIR/report by default.
+
+  Returns:
+    The folder.
+  """
+  sweep = runs.load(run_dir)
+  folder = pathlib.Path(run_dir) / 'report' if output is None else output
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  files: dict[str, str | bytes] = {
+    'table.md': tables.markdown(sweep),
+    'table.csv': tables.csv(sweep),
+    'quality_vs_latency.png': figures.quality_vs_latency(sweep).png,
+    'quality_vs_rejection_rate.png': figures.quality_vs_rejection_rate(
+      sweep
+    ).png,
+    'index.html': page.render(sweep),
+  }
+  for name, content in files.items():
+    data = content.encode() if isinstance(content, str) else content
+    (folder / name).write_bytes(data)
+  sys.stdout.write(tables.text(sweep))
+  print(f'\nThe report is in {folder}: {", ".join(files)}')
+  print(f'Open {(folder / "index.html").resolve().as_uri()}')
+  return folder
+
+
+def main(argv: Sequence[str]) -> None:
+  """The command; `argv` are the arguments behind its name."""
+  parser = argparse.ArgumentParser(
+    'speccascade report',
+    description='Tables, figures and an HTML page from the folder of a sweep.',
+  )
+  parser.add_argument('run_dir', metavar='RUN_DIR', help='folder of a sweep')
+  parser.add_argument(
+    '--output', metavar='DIR', help='where to write; RUN_DIR/report by default'
+  )
+  args = parser.parse_args(argv)
+  report(run_dir=args.run_dir, output=args.output)

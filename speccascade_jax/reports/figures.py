@@ -1,0 +1,370 @@
+"""Quality against latency and against rejections, as PNG.
+
+One panel a temperature, one curve a method, its points in the order of alpha
+(larger markers: larger alpha). The verifier and the drafter alone are marked,
+the verifier's quality is drawn through as a line, and the quarter in which a
+method is both faster and as good is shaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import io
+from typing import Any
+
+import matplotlib
+from matplotlib import layout_engine
+from matplotlib import patheffects
+from matplotlib.backends import backend_agg
+from matplotlib.figure import Figure as Canvas
+import matplotlib.lines
+
+from speccascade_jax.reports import operating_point
+from speccascade_jax.reports import runs as runs_lib
+from speccascade_jax.reports import series as series_lib
+from speccascade_jax.reports import tables
+
+_DPI = 160
+_COLUMNS = 2
+_PANEL_INCHES = (5.4, 4.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+  """A drawn run: its place in fractions of the picture, from top left."""
+
+  x: float
+  y: float
+  run: runs_lib.Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+  """A picture and what is where in it."""
+
+  png: bytes
+  width: int  # Pixels.
+  height: int
+  marks: tuple[Mark, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Theme:
+  dark: bool
+  page: str
+  ink: str
+  faint: str
+  grid: str
+  good: str
+
+  def colour(self, style: series_lib.Style) -> str:
+    return style.dark if self.dark else style.light
+
+
+_LIGHT = _Theme(False, '#ffffff', '#1d2733', '#66717e', '#e6eaee', '#e9f5f0')
+_DARK = _Theme(True, '#161b22', '#eef2f6', '#a3aebb', '#2b333d', '#16302a')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Axis:
+  """What is on the horizontal axis."""
+
+  value: Callable[[runs_lib.Run], float | None]
+  label: str
+  error: Callable[[runs_lib.Run], float | None]
+  drafter_at: float | None = None  # Where the drafter has no value itself.
+  verifier_at: float | None = None
+  percent: bool = False
+
+
+_LATENCY = _Axis(
+  value=lambda run: run.relative_latency,
+  label='Mean latency relative to the verifier alone (1 = as slow)',
+  error=lambda run: run.relative_latency_sem,
+  verifier_at=1.0,
+)
+_REJECTION = _Axis(
+  value=lambda run: run.rejection_rate,
+  label='Rejection rate (% of the drafted tokens that were judged)',
+  error=lambda run: None,
+  # Nobody judges the drafter alone, so nothing of it is rejected.
+  drafter_at=0.0,
+  percent=True,
+)
+
+
+def quality_vs_latency(sweep: runs_lib.Sweep, dark: bool = False) -> Figure:
+  """Primary metric against relative latency; faster is to the left."""
+  return _draw(sweep, _LATENCY, _DARK if dark else _LIGHT)
+
+
+def quality_vs_rejection_rate(
+  sweep: runs_lib.Sweep, dark: bool = False
+) -> Figure:
+  """Primary metric against rejection rate; cheaper is to the left."""
+  return _draw(sweep, _REJECTION, _DARK if dark else _LIGHT)
+
+
+def _draw(sweep: runs_lib.Sweep, axis: _Axis, theme: _Theme) -> Figure:
+  groups = sweep.groups()
+  columns = min(_COLUMNS, len(groups))
+  rows = -(-len(groups) // columns)
+  with matplotlib.rc_context(_settings(theme)):
+    canvas = Canvas(
+      figsize=(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows + 0.8),
+      dpi=_DPI,
+      layout=layout_engine.ConstrainedLayoutEngine(
+        w_pad=0.12, h_pad=0.1, wspace=0.03
+      ),
+    )
+    agg = backend_agg.FigureCanvasAgg(canvas)
+    panels = list(canvas.subplots(rows, columns, squeeze=False).flat)
+    placed: list[tuple[Any, float, float, runs_lib.Run]] = []
+    entries: dict[str, Any] = {}
+    for panel, group in zip(panels, groups):
+      placed += _panel(panel, group, sweep, axis, theme, entries)
+    for panel in panels[len(groups) :]:
+      panel.remove()
+    verifier = any(group.verifier for group in groups)
+    _legend(canvas, entries, theme, verifier)
+    out = io.BytesIO()
+    canvas.savefig(out, format='png', metadata={'Software': None})
+    # Only now is the layout known, and with it where the points are.
+    width, height = agg.get_width_height()
+    marks = []
+    for panel, x, y, run in placed:
+      at = panel.transData.transform((x, y))
+      marks.append(Mark(at[0] / width, 1 - at[1] / height, run))
+  return Figure(out.getvalue(), width, height, tuple(marks))
+
+
+def _panel(panel, group, sweep, axis, theme, entries):
+  """Draws one temperature; returns what was placed where."""
+  metric = sweep.primary_metric
+  placed = []
+  panel.set_title(group.title)
+  panel.set_xlabel(axis.label)
+  panel.set_ylabel(f'{tables.metric_name(metric)} (larger is better)')
+  point = operating_point.find(group, metric)
+  for curve in series_lib.of_group(group, sweep):
+    known = [
+      (axis.value(run), run.quality[metric], run)
+      for run in curve.runs
+      if None not in (axis.value(run), run.quality.get(metric))
+    ]
+    if known:
+      line = _curve(panel, curve, known, axis, theme)
+      entries.setdefault(curve.name, line)
+      placed += [(panel, x, y, run) for x, y, run in known]
+  placed += _references(panel, group, metric, axis, theme)
+  if not placed:
+    panel.text(
+      0.5, 0.5, 'nothing measured', ha='center', transform=panel.transAxes
+    )
+    return placed
+  _frame(panel, placed, group, metric, axis, theme)
+  if point.fastest is not None:
+    _ring(panel, point, axis, theme)
+  return placed
+
+
+def _curve(panel, curve: series_lib.Series, known, axis: _Axis, theme: _Theme):
+  colour = theme.colour(curve.style)
+  xs, ys, runs = zip(*known)
+  panel.plot(xs, ys, curve.style.line, color=colour, lw=1.6, zorder=3)
+  for i, (x, y, run) in enumerate(known):
+    error = axis.error(run)
+    if error:
+      panel.plot(
+        [x - error, x + error], [y, y], color=colour, lw=1, alpha=0.5, zorder=2
+      )
+    panel.plot(
+      x,
+      y,
+      curve.style.marker,
+      color=colour,
+      ms=6.0 + 4.0 * i / max(1, len(known) - 1) if len(known) > 1 else 8.0,
+      mec=theme.page,
+      mew=0.7,
+      zorder=4,
+    )
+  # For the legend alone: a line with a marker of middling size.
+  return matplotlib.lines.Line2D(
+    [],
+    [],
+    color=colour,
+    ls=curve.style.line if len(runs) > 1 else '',
+    marker=curve.style.marker,
+    ms=7,
+    mec=theme.page,
+    mew=0.7,
+  )
+
+
+def _references(panel, group, metric, axis: _Axis, theme: _Theme):
+  """The verifier and the drafter alone, with their names beside them."""
+  placed = []
+  for run, style, at, name in (
+    (group.verifier, series_lib.VERIFIER, axis.verifier_at, 'Verifier'),
+    (group.drafter, series_lib.DRAFTER, axis.drafter_at, 'Drafter'),
+  ):
+    quality = run and run.quality.get(metric)
+    if quality is None:
+      continue
+    colour = theme.colour(style)
+    if name == 'Verifier':
+      panel.axhline(quality, color=colour, lw=1, ls=(0, (5, 3)), zorder=1)
+    x = axis.value(run)
+    x = at if x is None else x
+    if x is not None:
+      placed.append((panel, x, quality, run))
+    elif name == 'Verifier':
+      # It has no place on this axis; its line is named at the left end, where
+      # nearly nothing is rejected and the curves are far below.
+      panel.annotate(
+        f'{name} alone',
+        (0, quality),
+        xycoords=('axes fraction', 'data'),
+        xytext=(8, 4),
+        textcoords='offset points',
+        color=colour,
+        fontweight='bold',
+        path_effects=_halo(theme),
+        zorder=6,
+      )
+    if x is None:
+      continue
+    size = 17 if style.marker == '*' else 12  # A star is mostly points.
+    panel.plot(
+      x, quality, style.marker, color=colour, ms=size, mec=theme.page, zorder=5
+    )
+    panel.annotate(
+      name,
+      (x, quality),
+      xytext=(0, -9) if name == 'Verifier' else (9, -3),
+      textcoords='offset points',
+      ha='center' if name == 'Verifier' else 'left',
+      va='top' if name == 'Verifier' else 'center',
+      color=colour,
+      fontweight='bold',
+      path_effects=_halo(theme),
+      zorder=6,
+    )
+  return placed
+
+
+def _frame(panel, placed, group, metric, axis: _Axis, theme: _Theme) -> None:
+  """Limits with room for the labels, the grid and the good quarter."""
+  reference = group.verifier and group.verifier.quality.get(metric)
+  xs, ys = [p[1] for p in placed], [p[2] for p in placed]
+  if reference is not None:
+    ys.append(reference)  # The line is to be seen, also where no point is.
+  spread = max(ys) - min(ys) or max(1.0, abs(ys[0]) * 0.1)
+  panel.set_ylim(min(ys) - 0.1 * spread, max(ys) + 0.14 * spread)
+  right = max(xs) or 0.01
+  panel.set_xlim(0 if not axis.percent else -0.03 * right, right * 1.08)
+  panel.grid(True)
+  if axis.percent:
+    panel.xaxis.set_major_formatter(lambda x, _: f'{100 * x:g}')
+  if reference is None or axis.verifier_at is None:
+    return
+  panel.axvline(
+    axis.verifier_at, color=theme.faint, lw=0.8, ls=(0, (1, 3)), zorder=1
+  )
+  panel.fill_between(
+    [0, axis.verifier_at],
+    reference,
+    panel.get_ylim()[1],
+    color=theme.good,
+    lw=0,
+    zorder=0,
+  )
+  panel.annotate(
+    'faster, and as good',
+    (0, 1),
+    xycoords='axes fraction',
+    xytext=(7, -7),
+    textcoords='offset points',
+    va='top',
+    color=theme.colour(series_lib.Style('#0b7a5b', '#58c9a5', 'o')),
+    fontsize=9,
+  )
+
+
+def _ring(panel, point, axis: _Axis, theme: _Theme) -> None:
+  """Circles the operating point and says how much faster it is."""
+  run = point.fastest
+  x, y = axis.value(run), run.quality[point.metric]
+  if x is None:
+    return
+  panel.plot(
+    x, y, 'o', ms=17, mfc='none', mec=theme.ink, mew=1.3, zorder=5, alpha=0.9
+  )
+  panel.annotate(
+    f'{point.speedup:.2f}x faster',
+    (x, y),
+    xytext=(0, 12),
+    textcoords='offset points',
+    ha='center',
+    va='bottom',
+    color=theme.ink,
+    fontweight='bold',
+    path_effects=_halo(theme),
+    zorder=6,
+  )
+
+
+def _legend(
+  canvas, entries: dict[str, Any], theme: _Theme, verifier: bool
+) -> None:
+  """All curves below the panels, as many in a line as fit."""
+  if not entries:
+    return
+  entry_inches = 0.9 + 0.085 * max(map(len, entries))
+  fitting = int(canvas.get_figwidth() / entry_inches)
+  title = 'Along a curve the markers grow with alpha.'
+  if verifier:
+    title += ' Dashed: quality of the verifier alone.'
+  legend = canvas.legend(
+    entries.values(),
+    entries.keys(),
+    loc='outside lower center',
+    ncols=max(1, min(len(entries), fitting)),
+    frameon=False,
+    handlelength=2.6,
+    columnspacing=1.8,
+    title=title,
+    title_fontsize=9,
+  )
+  legend.get_title().set_color(theme.faint)
+
+
+def _halo(theme: _Theme) -> Sequence[Any]:
+  return [patheffects.withStroke(linewidth=3, foreground=theme.page)]
+
+
+def _settings(theme: _Theme) -> dict[str, Any]:
+  return {
+    'font.family': 'DejaVu Sans',  # Comes with matplotlib.
+    'font.size': 10,
+    'text.color': theme.ink,
+    'figure.facecolor': theme.page,
+    'savefig.facecolor': theme.page,
+    'axes.facecolor': theme.page,
+    'axes.edgecolor': theme.faint,
+    'axes.labelcolor': theme.ink,
+    'axes.titleweight': 'bold',
+    'axes.titlesize': 11.5,
+    'axes.titlelocation': 'left',
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.axisbelow': True,
+    'grid.color': theme.grid,
+    'grid.linewidth': 0.8,
+    'xtick.color': theme.faint,
+    'ytick.color': theme.faint,
+    'xtick.labelcolor': theme.ink,
+    'ytick.labelcolor': theme.ink,
+    'legend.labelcolor': theme.ink,
+  }

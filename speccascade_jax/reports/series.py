@@ -1,0 +1,158 @@
+"""Curves of a figure, and how each is told apart.
+
+A method looks the same in every report: colour and marker go by its rule.
+The colours are those of Okabe and Ito, which people with any of the common
+colour vision deficiencies can tell apart; no two methods share a marker, so
+that the figures also survive a black-and-white printer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+
+from speccascade_jax.reports import runs as runs_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+  """Colours on a light and on a dark page, marker and line."""
+
+  light: str
+  dark: str
+  marker: str  # matplotlib's.
+  line: str = '-'
+
+  @property
+  def glyph(self) -> str:
+    """The marker as a character, for HTML."""
+    return _GLYPHS[self.marker]
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+  """One curve: a method at one gamma, its points by alpha.
+
+  Attributes:
+    name: for the legend; has the gamma where a sweep has several.
+    label: of the method, as in the runs.
+    style: how it is drawn.
+    runs: trial means.
+  """
+
+  name: str
+  label: str
+  style: Style
+  runs: tuple[runs_lib.Run, ...]
+
+
+_GLYPHS = {
+  'o': '\N{BLACK CIRCLE}',
+  's': '\N{BLACK SQUARE}',
+  '^': '\N{BLACK UP-POINTING TRIANGLE}',
+  'v': '\N{BLACK DOWN-POINTING TRIANGLE}',
+  '<': '\N{BLACK LEFT-POINTING TRIANGLE}',
+  '>': '\N{BLACK RIGHT-POINTING TRIANGLE}',
+  'D': '\N{BLACK DIAMOND}',
+  'd': '\N{LOZENGE}',
+  'P': '\N{HEAVY GREEK CROSS}',
+  'X': '\N{HEAVY MULTIPLICATION X}',
+  'p': '\N{BLACK PENTAGON}',
+  'h': '\N{BLACK HEXAGON}',
+  '*': '\N{BLACK STAR}',
+}
+
+# (light, dark) pairs; yellow is left out, it vanishes on white.
+_BLUE = ('#0072b2', '#4ba3e0')
+_VERMILION = ('#d55e00', '#ff7a33')
+_GREEN = ('#009e73', '#2cc79a')
+_PURPLE = ('#b5588f', '#e29ac4')
+_SKY = ('#3a9bd6', '#8fd0f5')
+_ORANGE = ('#d08c00', '#f0b43c')
+_INK = ('#1d2733', '#eef2f6')
+_GREY = ('#66717e', '#a3aebb')
+
+VERIFIER = Style(*_INK, '*')
+DRAFTER = Style(*_GREY, 'p')
+_BY_RULE = {
+  'verifier_only': Style(*_INK, 'D'),
+  'drafter_only': Style(*_GREY, 'd'),
+  'lossy': Style(*_ORANGE, 's'),
+  'lossy_exact': Style(*_ORANGE, 'h', '--'),
+  'chow': Style(*_BLUE, 'v'),
+  'chow_log': Style(*_BLUE, '<', '--'),
+  'diff': Style(*_GREEN, '^'),
+  'diff_log': Style(*_GREEN, '>', '--'),
+  'opt': Style(*_VERMILION, 'o'),
+  'opt_log': Style(*_VERMILION, 'X', '--'),
+  'token_v1': Style(*_SKY, 'X', '-.'),
+  'token_v2': Style(*_PURPLE, 'd', '-.'),
+  'token_v3': Style(*_PURPLE, 'P'),
+}
+# Rules of the user's own take what is free, in this order.
+_OTHERS = tuple(
+  Style(*colour, marker, line)
+  for line in ('-', ':', '--')
+  for colour, marker in (
+    (_SKY, 'h'),
+    (_GREEN, 'X'),
+    (_ORANGE, '>'),
+    (_PURPLE, '<'),
+    (_BLUE, 'd'),
+    (_GREY, 's'),
+  )
+)
+_GAMMA_LINES = ('-', '--', ':', '-.')
+
+
+def of_group(group: runs_lib.Group, sweep: runs_lib.Sweep) -> list[Series]:
+  """The curves of one panel, in the order of display; references excepted.
+
+  Args:
+    group: the panel's runs.
+    sweep: all runs, so that styles agree from panel to panel.
+  """
+  pairs = [run for run in sweep.runs if run.model == 'pair']
+  gammas = sorted({run.gamma for run in pairs if run.gamma is not None})
+  styles = _styles(pairs)
+  found: dict[tuple, list[runs_lib.Run]] = {}
+  for run in runs_lib.trial_means(group.runs):
+    if run.model == 'pair':
+      found.setdefault((run.label, run.gamma), []).append(run)
+  return [
+    _series(label, gamma, points, styles[label], gammas)
+    for (label, gamma), points in found.items()
+  ]
+
+
+def style_of(run: runs_lib.Run, sweep: runs_lib.Sweep) -> Style:
+  """The style of the curve, or of the reference point, that a run is in."""
+  if run.model != 'pair':
+    return {'verifier': VERIFIER, 'drafter': DRAFTER}[run.model]
+  return _styles([r for r in sweep.runs if r.model == 'pair'])[run.label]
+
+
+def _series(label, gamma, points, style, gammas) -> Series:
+  name = label
+  if len(gammas) > 1:
+    name = f'{label}, gamma {gamma}'
+    line = _GAMMA_LINES[gammas.index(gamma) % len(_GAMMA_LINES)]
+    style = dataclasses.replace(style, line=line)
+  return Series(name, label, style, tuple(sorted(points, key=_alpha)))
+
+
+def _alpha(run: runs_lib.Run) -> float:
+  return 0.0 if run.alpha is None else run.alpha
+
+
+def _styles(pairs: Sequence[runs_lib.Run]) -> dict[str, Style]:
+  """A style for each label: the rule's own unless another label has it."""
+  styles: dict[str, Style] = {}
+  for run in pairs:
+    if run.label in styles:
+      continue
+    taken = set(styles.values())
+    free = [s for s in _OTHERS if s not in taken] or [_OTHERS[0]]
+    own = _BY_RULE.get(run.rule or '')
+    styles[run.label] = own if own and own not in taken else free[0]
+  return styles

@@ -1,0 +1,69 @@
+"""`speccascade report`, from the command line to the files."""
+
+import csv
+
+import pytest
+
+from speccascade_jax import __main__ as commands
+from tests.reports import run_dir
+
+_FILES = {
+  'table.md',
+  'table.csv',
+  'quality_vs_latency.png',
+  'quality_vs_rejection_rate.png',
+  'index.html',
+}
+
+
+def test_report_prints_the_table_and_writes_the_files(
+  tmp_path, capsys, monkeypatch
+):
+  monkeypatch.setenv('COLUMNS', '80')
+  path = run_dir.build(
+    tmp_path / 'run', temperatures=(0.0,), rules=('opt',), unfinished=(5,)
+  )
+  assert commands.main(['report', str(path)]) == 0
+  out = capsys.readouterr().out
+  assert 'SpecCascade [OPT]' in out and 'T = 0: ' in out
+  table = out[: out.index('The report is in')]
+  assert max(map(len, table.splitlines()[1:])) <= 80
+  assert 'Left out, unfinished' in out
+  assert f'The report is in {path / "report"}' in out
+  assert {file.name for file in (path / 'report').iterdir()} == _FILES
+  for file in (path / 'report').glob('*.png'):
+    assert file.read_bytes().startswith(b'\x89PNG')
+  rows = list(csv.DictReader((path / 'report/table.csv').open()))
+  assert len(rows) == 5
+  # Again: the report is drawn anew.
+  assert commands.main(['report', str(path)]) == 0
+
+
+def test_report_writes_where_it_is_told(tmp_path):
+  path = run_dir.build(tmp_path / 'run', temperatures=(0.0,), rules=())
+  output = tmp_path / 'a' / 'b'
+  assert commands.main(['report', str(path), f'--output={output}']) == 0
+  assert {file.name for file in output.iterdir()} == _FILES
+  assert not (path / 'report').exists()
+
+
+@pytest.mark.parametrize(
+  ('prepare', 'said'),
+  [
+    (lambda path: path.mkdir(), 'not a run directory'),
+    (lambda path: None, 'no such folder'),
+    (
+      lambda path: run_dir.build(
+        path, temperatures=(0.0,), rules=(), unfinished=(0, 1, 2)
+      ),
+      'no finished run',
+    ),
+  ],
+)
+def test_nothing_to_report_ends_in_one_line(tmp_path, capsys, prepare, said):
+  path = tmp_path / 'run'
+  prepare(path)
+  assert commands.main(['report', str(path)]) == 1
+  err = capsys.readouterr().err
+  assert said in err and str(path) in err
+  assert err.count('\n') == 1

@@ -1,0 +1,124 @@
+"""The text, Markdown and CSV tables."""
+
+import csv
+import io
+
+import pytest
+
+from speccascade_jax.reports import runs
+from speccascade_jax.reports import tables
+from tests.reports import run_dir
+
+
+@pytest.fixture(scope='module')
+def sweep(tmp_path_factory):
+  return runs.load(run_dir.build(tmp_path_factory.mktemp('run')))
+
+
+def _line(text, *starts):
+  """The cells of the one line that begins with these."""
+  lines = [line.split() for line in text.splitlines()]
+  (line,) = (line for line in lines if line[: len(starts)] == [*starts])
+  return line
+
+
+def test_a_row_has_the_runs_figures(tmp_path):
+  sweep = runs.load(
+    run_dir.build(tmp_path, temperatures=(0.0,), rules=('opt',))
+  )
+  text = tables.text(sweep, 200)
+  heads = text.splitlines()[3].split()
+  assert heads == [
+    *('method', 'alpha', 'gamma', 'BLEU', 'chrF', 'rel.lat', 'ms'),
+    *('accept', 'reject', 'defer', 'tok/call', 'calls'),
+  ]
+  assert _line(text, 'SpecCascade', '[OPT]', '0.2')[2:] == [
+    *('0.2', '4', '23.72', '49.81', '0.54', '32.9'),
+    *('83.6%', '16.4%', '41.0%', '3.61', '6.8'),
+  ]
+  # What a model alone does not have is a dash, never a zero.
+  assert _line(text, 'V', 'Verifier')[2:] == [
+    *('-', '-', '24.60', '51.66', '1.00', '61.3'),
+    *('-', '-', '-', '-', '24.6'),
+  ]
+  assert _line(text, '*', 'SpecCascade', '[OPT]')[3] == '0'
+  assert _line(text, '+', 'SpecDecode', '[lossless]')
+  assert "* fastest at the verifier's quality or better" in text
+
+
+@pytest.mark.parametrize('width', [60, 80, 100, 120, 200])
+def test_the_text_table_fits(sweep, width):
+  text = tables.text(sweep, width)
+  assert max(map(len, text.splitlines()[1:])) <= width
+  assert text.count('Verifier  ') == 2
+  for column in ('BLEU', 'rel.lat', 'alpha'):
+    assert column in text
+  assert ('Left out to fit' in text) == (width < 110)
+
+
+def test_the_least_important_columns_go_first(sweep):
+  def heads(width):
+    return tables.text(sweep, width).splitlines()[3].split()
+
+  assert heads(200)[-1] == 'calls'
+  assert 'calls' not in heads(100) and 'ms' in heads(100)
+  assert heads(72)[-1] == 'defer' and 'reject' in heads(72)
+
+
+def test_unfinished_runs_are_named(tmp_path):
+  sweep = runs.load(
+    run_dir.build(tmp_path, temperatures=(0.0,), unfinished=(4,))
+  )
+  said = 'SpecDecode [lossy], T 0, alpha 0.6, gamma 4 (33 of 100 examples done)'
+  assert said in tables.text(sweep, 100)
+  assert said.replace('[', '\\[').replace(']', '\\]') in tables.markdown(sweep)
+
+
+def test_trials_get_a_column_only_if_there_are_several(tmp_path, sweep):
+  assert 'trial' not in tables.text(sweep, 200)
+  twice = runs.load(run_dir.build(tmp_path, temperatures=(0.0,), trials=2))
+  text = tables.text(twice, 200)
+  assert 'trial' in text
+  # Both trials of the operating point carry its mark.
+  assert sum(line.startswith('* SpecCascade') for line in text.split('\n')) == 2
+
+
+def test_markdown_tables_are_rectangular_and_escaped(tmp_path):
+  path = run_dir.build(tmp_path, temperatures=(0.0, 1.0), rules=('opt',))
+  for config in path.glob('runs/*/config.json'):
+    run_dir.edit(config, label='a|b*c <i>')
+  lines = tables.markdown(runs.load(path)).splitlines()
+  rows = [line for line in lines if line.startswith('|')]
+  assert len(rows) == 2 * (2 + 6)
+  assert {row.replace('\\|', '').count('|') for row in rows} == {13}
+  assert any('a\\|b\\*c \\<i\\>' in row for row in rows)
+  assert '## T = 1' in lines
+
+
+def test_csv_has_every_run_unrounded(sweep):
+  rows = list(csv.DictReader(io.StringIO(tables.csv(sweep))))
+  assert len(rows) == len(sweep.runs)
+  by_key = {run.key: run for run in sweep.runs}
+  for row in rows:
+    run = by_key[row['key']]
+    assert float(row['quality.bleu']) == run.quality['bleu']
+    assert float(row['temperature']) == run.temperature
+    assert row['model'] == run.model and row['label'] == run.label
+    if run.model == 'pair':
+      assert float(row['rejection_rate']) == run.rejection_rate
+    else:
+      assert row['rejection_rate'] == row['gamma'] == ''
+
+
+def test_a_metric_that_a_run_lacks_is_a_dash(tmp_path):
+  path = run_dir.build(tmp_path, temperatures=(0.0,), rules=('opt',))
+  summary = path / 'runs' / '000000000004' / 'summary.json'
+  run_dir.edit(summary, quality={'chrf': 50.0}, relative_latency=None)
+  sweep = runs.load(path)
+  assert _line(tables.text(sweep, 200), 'SpecCascade', '[OPT]', '0')[4] == '-'
+  (row,) = (
+    row
+    for row in csv.DictReader(io.StringIO(tables.csv(sweep)))
+    if row['key'] == '000000000004'
+  )
+  assert row['quality.bleu'] == '' and row['quality.chrf'] == '50.0'
