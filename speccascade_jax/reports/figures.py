@@ -179,17 +179,11 @@ def _curve(panel, curve: series_lib.Series, known, axis: _Axis, theme: _Theme):
       panel.plot(
         [x - error, x + error], [y, y], color=colour, lw=1, alpha=0.5, zorder=2
       )
-    panel.plot(
-      x,
-      y,
-      curve.style.marker,
-      color=colour,
-      ms=6.0 + 4.0 * i / max(1, len(known) - 1) if len(known) > 1 else 8.0,
-      mec=theme.page,
-      mew=0.7,
-      zorder=4,
-    )
-  # For the legend alone: a line with a marker of middling size.
+    # One point alone is of middling size.
+    size = 6.0 + 4.0 * i / (len(known) - 1) if len(known) > 1 else 8.0
+    face = _face(curve.style, theme)
+    panel.plot(x, y, curve.style.marker, ms=size, zorder=4, **face)
+  # For the legend alone.
   return matplotlib.lines.Line2D(
     [],
     [],
@@ -197,9 +191,15 @@ def _curve(panel, curve: series_lib.Series, known, axis: _Axis, theme: _Theme):
     ls=curve.style.line if len(runs) > 1 else '',
     marker=curve.style.marker,
     ms=7,
-    mec=theme.page,
-    mew=0.7,
+    **_face(curve.style, theme),
   )
+
+
+def _face(style: series_lib.Style, theme: _Theme) -> dict[str, Any]:
+  colour = theme.colour(style)
+  if style.hollow:
+    return dict(mfc=theme.page, mec=colour, mew=1.5)
+  return dict(mfc=colour, mec=theme.page, mew=0.7)
 
 
 def _references(panel, group, metric, axis: _Axis, theme: _Theme):
@@ -325,7 +325,7 @@ def _legend(
   fitting = int(canvas.get_figwidth() / entry_inches)
   title = 'Along a curve the markers grow with alpha.'
   if verifier:
-    title += ' Dashed: quality of the verifier alone.'
+    title += ' Thin dashed line: quality of the verifier alone.'
   legend = canvas.legend(
     entries.values(),
     entries.keys(),

@@ -22,6 +22,7 @@ class Style:
   dark: str
   marker: str  # matplotlib's.
   line: str = '-'
+  hollow: bool = False
 
   @property
   def glyph(self) -> str:
@@ -136,8 +137,10 @@ def _series(label, gamma, points, style, gammas) -> Series:
   name = label
   if len(gammas) > 1:
     name = f'{label}, gamma {gamma}'
-    line = _GAMMA_LINES[gammas.index(gamma) % len(_GAMMA_LINES)]
-    style = dataclasses.replace(style, line=line)
+    # Hollow as well, since a method without alpha is a point without a line.
+    i = gammas.index(gamma)
+    line = _GAMMA_LINES[i % len(_GAMMA_LINES)]
+    style = dataclasses.replace(style, line=line, hollow=i % 2 == 1)
   return Series(name, label, style, tuple(sorted(points, key=_alpha)))
 
 

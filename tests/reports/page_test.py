@@ -168,6 +168,9 @@ def test_curves_are_told_apart_without_colour(tmp_path):
   assert len(curves) == 12
   shapes = {(c.style.marker, c.style.line) for c in curves}
   assert len(shapes) == 12
+  # A single point has no line.
+  points = [c.style for c in curves if len(c.runs) == 1]
+  assert len({(style.marker, style.hollow) for style in points}) == 2
   assert 'SpecCascade [OPT], gamma 5' in [c.name for c in curves]
   assert all(
     [r.alpha for r in c.runs] == sorted(r.alpha for r in c.runs)
