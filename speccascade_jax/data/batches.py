@@ -83,10 +83,7 @@ def train_batches(
       range; at the call, before the first batch.
   """
   plan = _plan(batch_size, batch_tokens, multiple_of, lengths, shapes)
-  if start_step < 0:
-    raise ValueError(f'start_step is {start_step}; steps count from 0.')
-  if seed < 0:
-    raise ValueError(f'seed is {seed}; it has to be 0 or more.')
+  _check_start(seed, start_step)
   parts = _parts(task, split, plan.longest)
   return _endless(parts, plan, seed, start_step)
 
@@ -125,19 +122,15 @@ def token_batches(
 ) -> Iterator[Batch]:
   """As `train_batches`, of texts that are no task: a model's own, say.
 
-  Args:
-    tokens: the examples, none longer than `lengths`.
-    lengths: as in `train_batches`, like all that is not listed.
-    seed: .
-    start_step: .
-    batch_tokens: .
-    multiple_of: .
-    shapes: .
+  Arguments and batches are those of `train_batches`, with `tokens` in place of
+  a task and a split.
 
   Raises:
-    ValueError: if an example is too long, or there is none.
+    ValueError: if an example is longer than `lengths`, there is none, or an
+      argument is out of range.
   """
   plan = _plan(None, batch_tokens, multiple_of, lengths, shapes)
+  _check_start(seed, start_step)
   if not len(tokens.sizes) or not plan.longest.holds(tokens.sizes).all():
     longest = tokens.sizes.max(axis=0, initial=0).tolist()
     raise ValueError(
@@ -247,6 +240,13 @@ def _plan(
   assert batch_tokens is not None  # One of them is set.
   rows = (bucketing.rows_of(s, batch_tokens, multiple_of) for s in kept)
   return _Plan(kept, tuple(rows))
+
+
+def _check_start(seed: int, start_step: int) -> None:
+  if start_step < 0:
+    raise ValueError(f'start_step is {start_step}; steps count from 0.')
+  if seed < 0:
+    raise ValueError(f'seed is {seed}; it has to be 0 or more.')
 
 
 def _find(task: str, split: str) -> seqio.Task | seqio.Mixture:
