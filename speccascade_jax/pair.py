@@ -292,4 +292,8 @@ def _row_keys(
     raise ValueError(
       f'row_ids must name each of the {rows} texts, got shape {ids.shape}.'
     )
-  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, ids)
+  return _fold(key, ids)
+
+
+# Jitted: op by op it would cost as much as several steps of a small drafter.
+_fold = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
