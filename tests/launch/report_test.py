@@ -1,10 +1,13 @@
 """`speccascade report`, from the command line to the files."""
 
 import csv
+import json
 
 import pytest
 
 from speccascade_jax import __main__ as commands
+from speccascade_jax.evaluation import sweep
+from tests.evaluation import scripted
 from tests.reports import run_dir
 
 _FILES = {
@@ -67,3 +70,43 @@ def test_nothing_to_report_ends_in_one_line(tmp_path, capsys, prepare, said):
   err = capsys.readouterr().err
   assert said in err and str(path) in err
   assert err.count('\n') == 1
+
+
+def test_report_reads_what_sweep_writes(tmp_path, capsys, monkeypatch):
+  # The fixture of the other tests is held to the real writer here.
+  monkeypatch.setenv('COLUMNS', '200')
+  clock = scripted.Clock(monkeypatch)
+  generator = scripted.Scripted(
+    seconds={'verifier': 0.4, 'drafter': 0.05, 'pair': 0.1}, sleep=clock.sleep
+  )
+  sweep.sweep(
+    generator,
+    scripted.examples(3),
+    scripted.points(temperatures=(0.0, 1.0)),
+    [scripted.agreement],
+    tmp_path / 'run',
+    **scripted.SWEEP,
+  )
+  assert commands.main(['report', str(tmp_path / 'run')]) == 0
+  out = capsys.readouterr().out
+  rows = [line.split() for line in out.splitlines() if 'chow]' in line]
+  curve = [row for row in rows if row[0] == '*' or row[0] == '+']
+  assert len(curve) == 4
+  # alpha, gamma, agreement, relative latency, ms, accepted, rejected
+  assert curve[0][3:10] == [
+    *('0.1', '4', '100.00', '0.25', '100.0', '91.7%', '8.3%'),
+  ]
+  assert '4.00x faster than the verifier' in out
+  written = run_dir.build(tmp_path / 'fixture', rules=('opt',))
+  real = tmp_path / 'run'
+  for name in ('config.json', 'summary.json'):
+    ours, theirs = (
+      {key for file in path.glob(f'runs/*/{name}') for key in _keys(file)}
+      for path in (written, real)
+    )
+    assert ours == theirs, name
+  assert _keys(written / 'sweep.json') == _keys(real / 'sweep.json')
+
+
+def _keys(file):
+  return set(json.loads(file.read_text()))
