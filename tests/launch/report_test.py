@@ -77,7 +77,7 @@ def test_report_reads_what_sweep_writes(tmp_path, capsys, monkeypatch):
   monkeypatch.setenv('COLUMNS', '200')
   clock = scripted.Clock(monkeypatch)
   generator = scripted.Scripted(
-    seconds={'verifier': 0.4, 'drafter': 0.05, 'pair': 0.1}, sleep=clock.sleep
+    seconds={'verifier': 0.4, 'drafter': 0.2, 'pair': 0.1}, sleep=clock.sleep
   )
   sweep.sweep(
     generator,
