@@ -157,8 +157,8 @@ def examples(
 
   Returns:
     In the order of the split, {'example': index in the split, 'source': text
-    without the task's prefix, 'target': text, 'inputs': token ids of prefix
-    and source, uncut, with the end of sequence}.
+    as the model reads it, the task's prefix included, 'target': text,
+    'inputs': token ids of the source, uncut, with the end of sequence}.
 
   Raises:
     ValueError: if there is no such task or split, or too few examples.
@@ -183,7 +183,7 @@ def examples(
   return [
     {
       'example': int(i),
-      'source': rows[i]['source'].decode(),
+      'source': rows[i]['inputs_pretokenized'].decode(),
       'target': rows[i]['targets_pretokenized'].decode(),
       'inputs': rows[i]['inputs'].tolist(),
     }

@@ -7,6 +7,7 @@ import pathlib
 
 from speccascade_jax import pair as pairs
 from speccascade_jax.evaluation import base
+from speccascade_jax.launch import quiet
 
 # A shipped pair's name, or the arguments of `load_pair`.
 PairName = str | Mapping[str, str]
@@ -33,7 +34,8 @@ def load_task(
   """Examples of a seqio task, and its metrics.
 
   Args:
-    task: name of a seqio task of `speccascade_jax.data`.
+    task: name of a seqio task: of `speccascade_jax.data`, or one's own from
+      a module that the gin file imports.
     split: one of its splits.
     num_examples: that many, drawn at random without replacement and kept in
       the order of the split; None takes all.
@@ -43,18 +45,19 @@ def load_task(
     ValueError: if the task, the split or so many examples do not exist.
   """
   # Here, because TensorFlow takes seconds and generating needs neither.
+  import seqio
+
   from speccascade_jax.data import batches
-  from speccascade_jax.data import debian
 
   examples = [
     base.Example(
       example=row['example'],
-      source=debian.PREFIXES[task] + row['source'],
+      source=row['source'],
       target=row['target'],
     )
     for row in batches.examples(task, split, num_examples, seed)
   ]
-  return examples, list(debian.METRICS[task])
+  return examples, list(seqio.TaskRegistry.get(task).metric_fns)
 
 
 def longest_source(pair: pairs.Pair, examples: Sequence[base.Example]) -> int:

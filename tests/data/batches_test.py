@@ -221,8 +221,8 @@ def test_examples():
   vocabulary = seqio.get_mixture_or_task(EN_DE).output_features['inputs']
   for i, example in enumerate(found):
     assert example['example'] == i
-    assert (example['source'], example['target']) == pairs[i]
     text = 'translate English to German: ' + pairs[i].source
+    assert (example['source'], example['target']) == (text, pairs[i].target)
     assert example['inputs'] == vocabulary.vocabulary.encode(text) + [1]
   assert len(batches.examples(EN_DE, 'test')) == 1500
 

@@ -129,3 +129,44 @@ def test_evaluate_takes_one_alpha(tmp_path, pair, capsys):
   alphas = '--gin.opt/Method.alphas=(0.1, 0.2)'
   assert commands.main(['evaluate', file, alphas]) == 1
   assert 'one alpha' in capsys.readouterr().err
+
+
+_OWN_TASK = """
+import seqio
+import speccascade_jax.data
+
+def words(targets, predictions):
+  return {'words': float(sum(len(p.split()) for p in predictions))}
+
+features = seqio.TaskRegistry.get('debian_en_de').output_features
+seqio.TaskRegistry.add(
+  'own_echo',
+  source=seqio.TextLineDataSource({'test': 'TEXT'}),
+  preprocessors=[
+    lambda dataset: dataset.map(lambda x: {'inputs': x, 'targets': x}),
+    seqio.preprocessors.tokenize,
+    seqio.preprocessors.append_eos,
+  ],
+  output_features=features,
+  metric_fns=[words],
+)
+"""
+
+
+def test_a_task_of_ones_own(tmp_path, pair, monkeypatch):
+  """A seqio task in a module of the user's, its own prefix and metric."""
+  (tmp_path / 'text').write_text('say: one\nsay: two three\n')
+  module = _OWN_TASK.replace('TEXT', str(tmp_path / 'text'))
+  (tmp_path / 'own_echo_task.py').write_text(module)
+  monkeypatch.syspath_prepend(tmp_path)
+  text = 'import own_echo_task\n' + _SWEEP.replace(
+    'debian_en_de', 'own_echo'
+  ).replace("'bleu'", "'words'").replace('num_examples = 3', 'num_examples = 2')
+  run_dir = tmp_path / 'run'
+  file = _write(tmp_path / 'a.gin', text, run_dir=run_dir, pair=pair)
+  assert commands.main(['sweep', file]) == 0
+  rows = (run_dir / 'examples.jsonl').read_text().splitlines()
+  assert [json.loads(row)['source'] for row in rows] == [
+    'say: one',
+    'say: two three',
+  ]
