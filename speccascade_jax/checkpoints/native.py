@@ -1,0 +1,241 @@
+"""The package's own checkpoint: a folder with a config and the weights.
+
+  DIRECTORY/
+    config.json         {"family": "t5", "vocab_size": 4096, ...}
+    model.safetensors   'decoder/layers_0/self_attention/query/kernel': ...
+
+Loading checks every tensor's name and shape against the model that the config
+describes, so a folder that does not fit itself is refused by name instead of
+failing later inside a traced function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import json
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+from flax import traverse_util
+from flax.core import meta
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.flax
+import safetensors.numpy
+
+from speccascade_jax import base
+from speccascade_jax.models.t5 import config as t5_config
+from speccascade_jax.models.t5 import network
+
+CONFIG_FILE = 'config.json'
+WEIGHTS_FILE = 'model.safetensors'
+
+Config = t5_config.T5Config
+
+_FAMILIES: dict[str, type] = {'t5': t5_config.T5Config}
+
+
+class CheckpointError(ValueError):
+  """A checkpoint that cannot be used; says which file, and what is wrong."""
+
+
+def save(
+  directory: str | os.PathLike[str],
+  config: Config,
+  params: base.Params,
+  dtype: str | None = None,
+) -> None:
+  """Writes a checkpoint, or replaces the one in `directory`.
+
+  Both files are written beside their final place and renamed, the weights
+  first: whoever reads the folder meets whole files only. Other files in it (a
+  vocabulary, a model card) are left alone.
+
+  Args:
+    directory: made if it is not there.
+    config: the model's shape.
+    params: the plain pytree of arrays under 'params'.
+    dtype: how to store floating-point tensors, such as 'bfloat16'; as they
+      are without.
+
+  Raises:
+    CheckpointError: if `params` are not those of a model of this config.
+  """
+  folder = pathlib.Path(directory)
+  tensors = {
+    name: np.asarray(value) for name, value in _flatten(params).items()
+  }
+  _check_tensors(
+    folder, {name: value.shape for name, value in tensors.items()}, config
+  )
+  if dtype is not None:
+    tensors = {
+      name: value.astype(jnp.dtype(dtype)) if _is_float(value) else value
+      for name, value in tensors.items()
+    }
+  family = next(k for k, v in _FAMILIES.items() if isinstance(config, v))
+  content = {'family': family, **dataclasses.asdict(config)}
+  folder.mkdir(parents=True, exist_ok=True)
+  # Sorted, so that the same parameters give the same bytes.
+  tensors = {
+    name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)
+  }
+  with tempfile.TemporaryDirectory(dir=folder, prefix='.saving-') as scratch:
+    temporary = pathlib.Path(scratch)
+    safetensors.numpy.save_file(tensors, temporary / WEIGHTS_FILE)
+    text = json.dumps(content, indent=2) + '\n'
+    (temporary / CONFIG_FILE).write_text(text)
+    # safetensors lets nobody else read; the config has the usual mode.
+    mode = (temporary / CONFIG_FILE).stat().st_mode
+    (temporary / WEIGHTS_FILE).chmod(mode)
+    os.replace(temporary / WEIGHTS_FILE, folder / WEIGHTS_FILE)
+    os.replace(temporary / CONFIG_FILE, folder / CONFIG_FILE)
+
+
+def load(
+  directory: str | os.PathLike[str], dtype: str | None = None
+) -> tuple[Config, base.Params]:
+  """Reads a checkpoint.
+
+  Args:
+    directory: what `save` wrote.
+    dtype: of the parameters in memory, such as 'float32'; as stored without.
+
+  Returns:
+    The model's config and its parameters as jax arrays.
+
+  Raises:
+    CheckpointError: if a file is missing, cut short or not what it should be,
+      if the config has an unknown family or field, or if the tensors are not
+      those of the model that the config describes.
+  """
+  folder = pathlib.Path(directory)
+  if not folder.is_dir():
+    raise CheckpointError(f'{folder} is not a directory with a checkpoint.')
+  config = read_config(folder)
+  path = folder / WEIGHTS_FILE
+  if not path.is_file():
+    raise CheckpointError(
+      f'{path} is missing: a checkpoint is {CONFIG_FILE} and {WEIGHTS_FILE}.'
+    )
+  try:
+    tensors = safetensors.flax.load_file(str(path))
+  except (safetensors.SafetensorError, ValueError, OSError) as error:
+    raise CheckpointError(
+      f'{path} cannot be read ({path.stat().st_size} bytes): it is cut short '
+      f'or no safetensors file. {error}'
+    ) from error
+  _check_tensors(
+    path, {name: value.shape for name, value in tensors.items()}, config
+  )
+  if dtype is not None:
+    tensors = {
+      name: value.astype(jnp.dtype(dtype)) if _is_float(value) else value
+      for name, value in tensors.items()
+    }
+  return config, traverse_util.unflatten_dict(tensors, sep='/')
+
+
+def read_config(directory: str | os.PathLike[str]) -> Config:
+  """The config of a checkpoint, without its weights; errors as in `load`."""
+  path = pathlib.Path(directory) / CONFIG_FILE
+  if not path.is_file():
+    raise CheckpointError(
+      f'{path} is missing: a checkpoint is {CONFIG_FILE} and {WEIGHTS_FILE}.'
+    )
+  try:
+    content = json.loads(path.read_text())
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise CheckpointError(f'{path} is not valid JSON: {error}.') from error
+  if not isinstance(content, dict):
+    raise CheckpointError(f'{path} must hold an object, got {content!r}.')
+  family = content.pop('family', None)
+  if family not in _FAMILIES:
+    raise CheckpointError(
+      f'{path}: unknown family {family!r}; known are '
+      f'{", ".join(map(repr, _FAMILIES))}.'
+    )
+  cls = _FAMILIES[family]
+  fields = {field.name: field for field in dataclasses.fields(cls)}
+  unknown = sorted(set(content) - set(fields))
+  if unknown:
+    raise CheckpointError(
+      f'{path}: {cls.__name__} has no field {", ".join(map(repr, unknown))}.'
+    )
+  missing = [
+    name
+    for name, field in fields.items()
+    if field.default is dataclasses.MISSING and name not in content
+  ]
+  if missing:
+    raise CheckpointError(f'{path}: {", ".join(missing)} must be given.')
+  try:
+    return cls(**content)
+  except (TypeError, ValueError) as error:
+    raise CheckpointError(f'{path}: {error}') from error
+
+
+def init(config: Config, key: base.Array) -> base.Params:
+  """Fresh parameters of a model, as plain float32 arrays."""
+  return meta.unbox(jax.jit(_initializer(config))(key))
+
+
+def shapes(config: Config) -> dict[str, tuple[int, ...]]:
+  """Name and shape of every tensor of a model, without making any."""
+  abstract = jax.eval_shape(_initializer(config), jax.random.key(0))
+  return {
+    name: value.shape for name, value in _flatten(meta.unbox(abstract)).items()
+  }
+
+
+def _initializer(config: Config) -> Callable[[base.Array], base.Params]:
+  tokens = np.ones((1, 1), np.int32)
+  model = network.Transformer(config)
+  return lambda key: model.init(key, tokens, tokens)['params']
+
+
+def _flatten(params: base.Params) -> dict[str, Any]:
+  return traverse_util.flatten_dict(params, sep='/')
+
+
+def _is_float(value: Any) -> bool:
+  return jnp.issubdtype(value.dtype, jnp.floating)
+
+
+def _check_tensors(
+  path: pathlib.Path,
+  found: Mapping[str, tuple[int, ...]],
+  config: Config,
+) -> None:
+  """Refuses tensors that are not exactly those of the config's model."""
+  expected = shapes(config)
+  problems = [
+    f'{what} {_first(names)}'
+    for what, names in (
+      ('missing', sorted(set(expected) - set(found))),
+      ('unexpected', sorted(set(found) - set(expected))),
+    )
+    if names
+  ]
+  wrong = [
+    f'{name} is {tuple(found[name])} instead of {expected[name]}'
+    for name in sorted(set(expected) & set(found))
+    if tuple(found[name]) != tuple(expected[name])
+  ]
+  if wrong:
+    problems.append(f'wrong shape: {_first(wrong)}')
+  if problems:
+    raise CheckpointError(
+      f'{path} does not hold the tensors of this {type(config).__name__}: '
+      f'{"; ".join(problems)}.'
+    )
+
+
+def _first(names: list[str], count: int = 3) -> str:
+  more = f' and {len(names) - count} more' if len(names) > count else ''
+  return ', '.join(names[:count]) + more

@@ -1,0 +1,232 @@
+"""What `speccascade train` reads: batches, initial models, held-out scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+import inspect
+import math
+import pathlib
+
+import numpy as np
+
+from speccascade_jax import base
+from speccascade_jax import pair as pairs
+from speccascade_jax import vocabulary as vocabularies
+from speccascade_jax.checkpoints import native
+from speccascade_jax.evaluation import evaluator
+from speccascade_jax.launch import inputs
+from speccascade_jax.models.t5 import config as t5_config
+from speccascade_jax.models.t5 import step_model
+from speccascade_jax.training import distillation
+from speccascade_jax.training import train_step
+from speccascade_jax.training import trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+  """Texts of the teacher's own, mixed into the training data.
+
+  Attributes:
+    temperature: of the teacher's sampling; 0 is greedy.
+    share: of the batches that come from them, above 0 and up to 1.
+    num_examples: how many of the training sources get one; None: all.
+    batch_size: rows that the teacher decodes together.
+  """
+
+  temperature: float
+  share: float
+  num_examples: int | None = None
+  batch_size: int = 64
+
+  def __post_init__(self):
+    if not 0 < self.share <= 1:
+      raise ValueError(
+        f'Generated.share must be above 0 and up to 1, got {self.share!r}.'
+      )
+    if self.temperature < 0:
+      raise ValueError(
+        f'Generated.temperature must be 0 or more, got {self.temperature!r}.'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """The batches of a task, its train split shuffled by `seed`."""
+
+  task: str
+  lengths: Mapping[str, int]
+  batch_tokens: int
+  microbatches: int
+  seed: int
+
+  def train(self, start: int) -> Iterator[train_step.Batch]:
+    """The training batches from step `start` on."""
+    from speccascade_jax.data import batches
+
+    return batches.train_batches(
+      self.task,
+      'train',
+      None,
+      self.lengths,
+      self.seed,
+      start,
+      batch_tokens=self.batch_tokens,
+      multiple_of=self.microbatches,
+    )
+
+  def mixed(
+    self,
+    generated: Generated,
+    run_dir: str,
+    teacher: t5_config.T5Config,
+    params: base.Params,
+  ) -> trainer.Batches:
+    """The same, with a share of batches of the teacher's own texts.
+
+    The texts are made first, and kept in RUN_DIR/generated.jsonl.
+    """
+    from speccascade_jax.data import batches
+
+    examples = batches.examples(self.task, 'train', generated.num_examples)
+    width, length = self.lengths['inputs'], self.lengths['targets']
+    words = _vocabulary(self.task)
+    sources = [
+      ids if len(ids) <= width else ids[: width - 1] + [words.eos_id]
+      for ids in (example['inputs'] for example in examples)
+    ]
+    targets = distillation.generate_targets(
+      step_model.step_model(teacher, words.eos_id),
+      params,
+      sources,
+      pathlib.Path(run_dir) / 'generated.jsonl',
+      temperature=generated.temperature,
+      max_length=length,
+      batch_size=generated.batch_size,
+      seed=self.seed,
+    )
+    tokens = batches.Tokens(
+      inputs=[np.array(ids, np.int32) for ids in sources],
+      targets=[np.array(ids, np.int32) for ids in targets],
+      eos_id=words.eos_id,
+    )
+
+    def stream(start: int) -> Iterator[train_step.Batch]:
+      begun = math.floor(start * generated.share)
+      own = batches.token_batches(
+        tokens,
+        self.lengths,
+        self.seed,
+        begun,
+        batch_tokens=self.batch_tokens,
+        multiple_of=self.microbatches,
+      )
+      corpus = self.train(start - begun)
+      return distillation.interleave(corpus, own, generated.share, start)
+
+    return stream
+
+  def validation(self) -> list[train_step.Batch]:
+    """The validation batches, in the host's memory."""
+    from speccascade_jax.data import batches
+
+    return list(
+      batches.eval_batches(
+        self.task,
+        'validation',
+        None,
+        self.lengths,
+        batch_tokens=self.batch_tokens,
+        multiple_of=self.microbatches,
+      )
+    )
+
+
+def load_initial(directory: str, model: t5_config.T5Config) -> base.Params:
+  """The parameters to fine-tune, checked against the model to be trained."""
+  config, params = native.load(directory, dtype='float32')
+  found, wanted = (
+    dataclasses.replace(c, dropout_rate=0.0, dtype='float32')
+    for c in (config, model)
+  )
+  if found != wanted:
+    raise ValueError(
+      f'{directory} holds a model of {found}; this run trains {wanted}.'
+    )
+  return params
+
+
+def check_objective(
+  objective: Callable[..., train_step.Loss],
+  teacher: str | None,
+  generated: Generated | None,
+) -> None:
+  """A teacher is named exactly when the objective follows one."""
+  wanted = 'teacher' in inspect.signature(objective).parameters
+  if wanted and teacher is None:
+    raise ValueError(
+      'train.teacher is None, but the objective follows a teacher: name the '
+      'folder of its native checkpoint.'
+    )
+  if not wanted and (teacher is not None or generated is not None):
+    raise ValueError(
+      f'train.teacher is {teacher!r} and train.generated is {generated!r}, '
+      'but the objective follows no teacher: take @distillation.'
+    )
+
+
+def load_teacher(
+  directory: str, model: t5_config.T5Config
+) -> tuple[t5_config.T5Config, base.Params]:
+  """A teacher whose distributions are over the tokens of `model`."""
+  config, params = native.load(directory, dtype='float32')
+  if config.vocab_size != model.vocab_size:
+    raise ValueError(
+      f'The teacher in {directory} scores {config.vocab_size} tokens, the '
+      f'student {model.vocab_size}; they need one vocabulary.'
+    )
+  return dataclasses.replace(config, dtype=model.dtype), params
+
+
+def score(
+  model: t5_config.T5Config,
+  task: str,
+  num_examples: int,
+  lengths: Mapping[str, int],
+  params: base.Params,
+) -> dict[str, float]:
+  """The task's metrics of greedy texts on part of the validation split."""
+  examples, metric_fns = inputs.load_task(task, 'validation', num_examples, 0)
+  words = _vocabulary(task)
+  decoder = pairs.Model(
+    step_model.step_model(model, words.eos_id), params, model
+  )
+  evaluation = evaluator.evaluate(
+    pairs.Pair(decoder, decoder, words),
+    examples,
+    metric_fns,
+    batch_size=50,
+    model='verifier',
+    max_length=lengths['targets'],
+    input_length=lengths['inputs'],
+  )
+  return evaluation.quality
+
+
+def _vocabulary(task: str) -> vocabularies.Vocabulary:
+  import seqio
+
+  from speccascade_jax import data  # noqa: F401  Registers the tasks.
+
+  features = seqio.get_mixture_or_task(task).output_features
+  return vocabularies.Vocabulary(
+    features['targets'].vocabulary.sentencepiece_model_file
+  )
+
+
+def tensorboard(folder: pathlib.Path) -> trainer.MetricWriter:
+  """Writes event files into `folder`."""
+  # Here, because clu imports TensorFlow.
+  from clu import metric_writers
+
+  return metric_writers.SummaryWriter(str(folder))
