@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 import difflib
 import importlib
-import os
 import pathlib
 import sys
 import traceback
@@ -45,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     hint = f'did you mean {close[0]}?' if close else f'{", ".join(COMMANDS)}.'
     print(f'speccascade: no command {command!r}; {hint}', file=sys.stderr)
     return 2
-  _quieten()
+  from speccascade_jax.launch import quiet
+
+  quiet.set_environment()
   module = importlib.import_module(f'speccascade_jax.launch.{command}')
   try:
     module.main(rest)
@@ -67,17 +68,6 @@ def _usage() -> str:
   width = max(map(len, COMMANDS))
   lines = (f'  {name:<{width}}  {text}' for name, text in COMMANDS.items())
   return _USAGE.format(commands='\n'.join(lines))
-
-
-def _quieten() -> None:
-  """Keeps TensorFlow's start-up messages off the terminal.
-
-  They are read when it is first imported. What a user has set stands.
-  """
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-  # TensorFlow's file system would ask the network whether this is a cloud VM.
-  os.environ.setdefault('NO_GCE_CHECK', 'true')
 
 
 def _is_for_the_user(error: BaseException) -> bool:

@@ -45,17 +45,20 @@ def load_task(
     ValueError: if the task, the split or so many examples do not exist.
   """
   # Here, because TensorFlow takes seconds and generating needs neither.
+  quiet.import_seqio()
   import seqio
 
   from speccascade_jax.data import batches
 
+  with quiet.native_stderr_closed():
+    rows = batches.examples(task, split, num_examples, seed)
   examples = [
     base.Example(
       example=row['example'],
       source=row['source'],
       target=row['target'],
     )
-    for row in batches.examples(task, split, num_examples, seed)
+    for row in rows
   ]
   return examples, list(seqio.TaskRegistry.get(task).metric_fns)
 
