@@ -79,7 +79,9 @@ def scale(
     return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
   # The maximum goes before the division: at small temperatures the quotient
   # overflows, and inf - inf is NaN; 0 / T is 0 and -inf is a zero weight.
+  # A denormal temperature may be flushed to 0, and 0 / 0 is NaN again.
   centred = logits - logits.max(axis=-1, keepdims=True)
+  temperature = jnp.maximum(temperature, _TINY)
   probs = jax.nn.softmax(centred / temperature, axis=-1)
   if scaling.top_k is not None:
     k = scaling.top_k
