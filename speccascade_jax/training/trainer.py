@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import dataclasses
 import time
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 import optax
 import tqdm
 
@@ -99,7 +101,7 @@ def train(
   optimizer: optax.GradientTransformation,
   schedule: optimizer_lib.Schedule,
   batches: Batches,
-  validation: Iterable[train_step.Batch],
+  validation: Sequence[train_step.Batch],
   loop: Loop,
   *,
   frozen: base.Params = None,
@@ -129,16 +131,7 @@ def train(
     The final state; `eval_params` of it is what to export.
   """
   run = run_directory.RunDirectory(run_dir, loop.keep)
-  state = train_state.create(
-    # A copy, for the step donates them and the caller may still need them.
-    jax.tree.map(lambda x: x.copy(), params),
-    optimizer,
-    loop.num_steps - loop.cooldown_steps,
-    loop.average_decay is not None,
-  )
-  if run.latest_step is not None:
-    state = run.restore(state)
-    run.truncate_metrics(int(state.step))
+  state = _begin(run, params, optimizer, loop)
   step = train_step.make(
     loss,
     optimizer,
@@ -149,11 +142,15 @@ def train(
     seed=loop.seed,
   )
   eval_step = train_step.make_eval(loss)
+  done = int(state.step)
+  end = int(state.cooldown_start) + loop.cooldown_steps
+  meter = _Meter(done, end, progress)
+  stream = batches(done) if done < end else iter(())
 
-  def validate() -> dict[str, float]:
-    return validation_means(eval_step, state.eval_params, frozen, validation)
+  def due(every: int | None) -> bool:
+    return done == end or (every is not None and done % every == 0)
 
-  def report(figures: dict[str, float], prefix: str) -> dict[str, float]:
+  def report(prefix: str, figures: dict[str, float]) -> dict[str, float]:
     figures = {f'{prefix}/{name}': value for name, value in figures.items()}
     run.report(done, figures)
     if writer is not None:
@@ -161,43 +158,85 @@ def train(
       writer.flush()
     return figures
 
-  done = int(state.step)
-  end = int(state.cooldown_start) + loop.cooldown_steps
-  meter = _Meter(done, end, progress)
-  last_validation = None
-  stream = batches(done) if done < end else iter(())
   while done < end:
     state, sums = step(state, frozen, next(stream))
     done += 1
     meter.add(sums, done)
-    if loop.max_seconds is not None and meter.seconds > loop.max_seconds:
-      if done < int(state.cooldown_start):
-        state = dataclasses.replace(
-          state, cooldown_start=state.cooldown_start * 0 + done
+    if _time_is_up(loop, meter.seconds) and done < int(state.cooldown_start):
+      state = _cool_down_from(state, done)
+      end = meter.end_at(done + loop.cooldown_steps)
+    if due(loop.report_every):
+      report('train', meter.take())
+    # Only a validation of these very parameters may rank a checkpoint.
+    validated = None
+    if due(loop.validate_every):
+      with meter.paused():
+        means = validation_means(
+          eval_step, state.eval_params, frozen, validation
         )
-        end = meter.end_at(done + loop.cooldown_steps)
-    if done % loop.report_every == 0 or done == end:
-      report(meter.take(), 'train')
-    if done % loop.validate_every == 0 or done == end:
-      last_validation = report(validate(), 'validation')
-      meter.show(last_validation)
-    scoring = loop.score_every and done % loop.score_every == 0
-    if score is not None and (scoring or done == end):
-      meter.show(report(score(state.eval_params), 'validation'))
-    if done % loop.checkpoint_every == 0 or done == end:
-      # Only a validation of these very parameters may rank them.
-      fresh = done % loop.validate_every == 0 or done == end
-      run.save(state, last_validation if fresh else None)
+      validated = report('validation', means)
+      meter.show(validated)
+    if score is not None and due(loop.score_every):
+      with meter.paused():
+        scores = score(state.eval_params)
+      meter.show(report('validation', scores))
+    if due(loop.checkpoint_every):
+      with meter.paused():
+        run.save(state, validated)
   meter.close()
   run.close()
   return state
+
+
+def _begin(
+  run: run_directory.RunDirectory,
+  params: base.Params,
+  optimizer: optax.GradientTransformation,
+  loop: Loop,
+) -> train_state.TrainState:
+  """The first state of a run, or that of its last checkpoint."""
+  planned = loop.num_steps - loop.cooldown_steps
+  state = train_state.create(
+    # A copy, for the step donates them and the caller may still need them.
+    jax.tree.map(lambda x: x.copy(), params),
+    optimizer,
+    planned,
+    loop.average_decay is not None,
+  )
+  if run.latest_step is None:
+    return state
+  state = run.restore(state)
+  done = int(state.step)
+  run.truncate_metrics(done)
+  # A cool-down that has begun is finished as it was begun, be it by the clock;
+  # until then `num_steps` may still change from one start to the next.
+  if done < int(state.cooldown_start) or not loop.cooldown_steps:
+    return _cool_down_from(state, max(planned, done))
+  end = int(state.cooldown_start) + loop.cooldown_steps
+  if end < loop.num_steps:
+    tqdm.tqdm.write(
+      f'{run.path} has cooled down from step {int(state.cooldown_start)} and '
+      f'ends at {end}, not at {loop.num_steps}. To train its model further, '
+      'start another run from it.'
+    )
+  return state
+
+
+def _cool_down_from(
+  state: train_state.TrainState, step: int
+) -> train_state.TrainState:
+  return dataclasses.replace(state, cooldown_start=jnp.int32(step))
+
+
+def _time_is_up(loop: Loop, seconds: float) -> bool:
+  return loop.max_seconds is not None and seconds > loop.max_seconds
 
 
 def validation_means(
   eval_step: Callable[..., losses.Sums],
   params: base.Params,
   frozen: base.Params,
-  validation: Iterable[train_step.Batch],
+  validation: Sequence[train_step.Batch],
 ) -> dict[str, float]:
   """Per-token figures over all validation batches."""
   total: losses.Sums = {}
@@ -233,6 +272,7 @@ class _Meter:
 
   @property
   def seconds(self) -> float:
+    """Since the run was started or resumed, all included."""
     return time.perf_counter() - self._begin
 
   def end_at(self, end: int) -> int:
@@ -255,14 +295,21 @@ class _Meter:
     return figures | {'tokens_per_s': self._tokens_per_s}
 
   def show(self, figures: dict[str, float]) -> None:
-    """Puts figures into the bar, and keeps their time out of the speed."""
+    """Puts figures into the bar, the latest of each name."""
     self._extra |= {
       name.replace('validation/', 'val_'): f'{value:.3f}'
       for name, value in figures.items()
       if name.split('/')[-1] in ('loss', 'nll', 'bleu', 'agreement')
     }
     self._bar.set_postfix(self._extra | {'tok/s': f'{self._tokens_per_s:.0f}'})
-    self._last = time.perf_counter()
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Keeps the time of what is done inside out of the speed."""
+    self._absorb()
+    begin = time.perf_counter()
+    yield
+    self._last += time.perf_counter() - begin
 
   def close(self) -> None:
     self._bar.close()

@@ -131,14 +131,18 @@ def test_metrics_behind_the_checkpoint_and_torn_lines_go(tmp_path):
   assert [row['step'] for row in _rows(tmp_path)] == [2, 4]
 
 
-def _run_bigram(run_dir, loop, **options):
+def _endless(start):
+  return map(tiny_run.batch, itertools.count(start))
+
+
+def _run_bigram(run_dir, loop, batches=_endless, **options):
   return trainer.train(
     run_dir,
     tiny_run.bigram_params(),
     train_step.teacher_forcing(tiny_run.bigram),
     optimizer.adafactor(),
     optimizer.schedule(1e-2, 2, 'constant'),
-    lambda start: map(tiny_run.batch, itertools.count(start)),
+    batches,
     [tiny_run.batch(1_000_000)],
     loop,
     progress=False,
@@ -162,6 +166,39 @@ def test_when_time_is_up_the_learning_rate_still_falls(tmp_path):
   weights = [tiny_run.batch(i)['loss_weights'].sum() for i in range(5)]
   expected = np.average(rates, weights=weights)
   assert row['train/learning_rate'] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_resumed_run_may_be_longer_until_it_cools_down(tmp_path, capfd):
+  loop = dict(cooldown_steps=2, checkpoint_every=3)
+  state = _run_bigram(tmp_path, trainer.Loop(num_steps=3, **loop))
+  assert int(state.step) == 3
+  # It has cooled down; more steps would be made with another learning rate.
+  state = _run_bigram(tmp_path, trainer.Loop(num_steps=9, **loop))
+  assert int(state.step) == 3
+  assert 'ends at 3, not at 9' in ''.join(capfd.readouterr())
+  # Without a cool-down there is nothing to keep to.
+  other = tmp_path / 'other'
+  for num_steps in (3, 5):
+    state = _run_bigram(other, trainer.Loop(num_steps=num_steps))
+    assert int(state.step) == num_steps
+  assert [row['step'] for row in _rows(other) if 'train/loss' in row] == [3, 5]
+
+
+def test_a_killed_run_may_be_resumed_with_another_length(tmp_path):
+  class Killed(Exception):
+    pass
+
+  def batches(start):
+    for number in itertools.count(start):
+      if number == 5:
+        raise Killed
+      yield tiny_run.batch(number)
+
+  loop = dict(cooldown_steps=2, checkpoint_every=4)
+  with pytest.raises(Killed):
+    _run_bigram(tmp_path, trainer.Loop(num_steps=20, **loop), batches=batches)
+  state = _run_bigram(tmp_path, trainer.Loop(num_steps=9, **loop))
+  assert (int(state.step), int(state.cooldown_start)) == (9, 7)
 
 
 def test_scores_and_the_writer_get_their_figures(tmp_path):
