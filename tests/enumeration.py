@@ -129,7 +129,9 @@ def integrate(
   """
   gamma = drafted.shape[1]
   below = np.array(list(itertools.product((True, False), repeat=gamma)))
-  steps, tokens, verdict = _integrate(verify, below, drafted, q, target)
+  steps, tokens, accepted, provenance = _integrate(
+    verify, below, drafted, q, target
+  )
   thresholds = np.asarray(steps, np.float64) / GRID
   mass = np.where(below, thresholds[:, None], 1 - thresholds[:, None])
   cumulative = np.asarray(tokens, np.float64) / GRID
@@ -137,9 +139,9 @@ def integrate(
     thresholds=thresholds,
     below=below,
     mass=mass.prod(axis=-1),
-    accepted=np.asarray(verdict.accepted),
+    accepted=np.asarray(accepted),
     next_law=np.diff(cumulative, axis=-1, prepend=0.0),
-    provenance=np.asarray(verdict.provenance),
+    provenance=np.asarray(provenance),
   )
 
 
@@ -165,11 +167,12 @@ def _integrate(verify, below, drafted, q, target):
     verdict = verify(*inputs, u.reshape(-1, gamma), jnp.zeros(blocks * gamma))
     return verdict.accepted.reshape(-1, gamma) > jnp.arange(gamma)
 
-  steps = _bisect(lambda u: long_enough(u), (blocks, gamma))
+  steps = _bisect(long_enough, (blocks, gamma))
 
-  # One point in every cell. Cells without volume are given one all the same.
-  points = jnp.where(below, steps[:, None] - 1, steps[:, None])
-  points = jnp.clip(points, 0, GRID - 1) / GRID  # [N, C, G]
+  # The middle of every cell: at its border another compilation may round a
+  # threshold to the other side. Empty cells get a point of some other cell.
+  middle = jnp.where(below, steps[:, None], steps[:, None] + GRID) // 2
+  points = jnp.minimum(middle, GRID - 1) / GRID  # [N, C, G]
   cells = len(below)
 
   def at_cells(u_next):
@@ -183,10 +186,13 @@ def _integrate(verify, below, drafted, q, target):
 
   tokens = _bisect(small_enough, (blocks, cells, size))
   verdict = at_cells(jnp.zeros((blocks, cells, 1), jnp.int32))
-  verdict = jax.tree.map(
-    lambda x: x.reshape(blocks, cells, *x.shape[1:]), verdict
+  accepted = verdict.accepted.reshape(blocks, cells)
+  return (
+    steps,
+    tokens,
+    accepted,
+    verdict.provenance.reshape(*points.shape[:2], -1),
   )
-  return steps, tokens, verdict
 
 
 def _bisect(
