@@ -14,6 +14,9 @@ from tests.references import distributions as naive
 ALMOST_ONE = 1 - 2.0**-24  # The largest float32 below one.
 INF = float('inf')
 
+scale = jax.jit(distributions.scale, static_argnames='scaling')
+draw = jax.jit(distributions.draw)
+
 
 def random_logits(shape, seed=0):
   rng = np.random.default_rng(seed)
@@ -39,7 +42,7 @@ def random_logits(shape, seed=0):
 def test_scale_agrees_with_the_naive_one(truncation, temperature):
   logits = random_logits((3, 4, 50))
   scaling = distributions.Scaling(**truncation)
-  probs = distributions.scale(jnp.asarray(logits), scaling, temperature)
+  probs = scale(jnp.asarray(logits), scaling, temperature)
   assert probs.shape == logits.shape and probs.dtype == jnp.float32
   for index in np.ndindex(3, 4):
     expected = naive.scaled(logits[index].tolist(), temperature, **truncation)
@@ -49,11 +52,11 @@ def test_scale_agrees_with_the_naive_one(truncation, temperature):
 
 
 def test_truncations_compose_in_the_documented_order():
-  # 0.4 0.3 0.2 0.1: top-k 3 leaves 4/9 3/9 2/9, of which top-p 0.7 takes two;
-  # applied the other way round, top-p 0.7 would leave two tokens and a third.
+  # 0.4 0.3 0.2 0.1: top-k 3 leaves 4/9 3/9 2/9, of which top-p 0.75 takes two.
+  # The other way round, top-p 0.75 would take three, and top-k leave them.
   logits = jnp.log(jnp.array([0.1, 0.4, 0.2, 0.3]))
   scaling = distributions.Scaling(top_k=3, top_p=0.75)
-  probs = distributions.scale(logits, scaling, 1.0)
+  probs = scale(logits, scaling, 1.0)
   np.testing.assert_allclose(probs, [0, 4 / 7, 0, 3 / 7], atol=1e-6)
 
 
@@ -61,23 +64,23 @@ def test_tokens_tied_with_the_last_one_kept_are_kept():
   logits = jnp.array([0.0, 2.0, 1.0, 1.0, 1.0])
   for truncation in ({'top_k': 2}, {'top_p': 0.5}):
     scaling = distributions.Scaling(**truncation)
-    probs = distributions.scale(logits, scaling, 1.0)
+    probs = scale(logits, scaling, 1.0)
     assert (probs > 0).tolist() == [False, True, True, True, True]
 
 
 def test_truncating_to_everything_changes_nothing():
   logits = jnp.asarray(random_logits((2, 4096)))
-  plain = distributions.scale(logits, distributions.Scaling(), 1.0)
+  plain = scale(logits, distributions.Scaling(), 1.0)
   for truncation in ({'top_k': 4096}, {'top_p': 1.0}, {'min_p': 1e-9}):
     scaling = distributions.Scaling(**truncation)
-    probs = distributions.scale(logits, scaling, 1.0)
+    probs = scale(logits, scaling, 1.0)
     np.testing.assert_allclose(probs, plain, atol=1e-6)
 
 
 def test_greedy_is_one_hot_and_ties_go_to_the_lowest_id():
   logits = jnp.array([[1.0, 3.0, 3.0, 2.0], [-INF, -INF, 0.0, 0.0]])
   scaling = distributions.Scaling(greedy=True, top_p=0.5)
-  probs = distributions.scale(logits, scaling, 0.0)
+  probs = scale(logits, scaling, 0.0)
   assert probs.tolist() == [[0, 1, 0, 0], [0, 0, 1, 0]]
 
 
@@ -90,7 +93,7 @@ def test_extreme_logits_give_a_distribution(temperature):
     distributions.Scaling(),
     distributions.Scaling(top_k=2, top_p=0.9, min_p=0.1),
   ):
-    probs = distributions.scale(logits, scaling, temperature)
+    probs = scale(logits, scaling, temperature)
     np.testing.assert_allclose(probs.sum(-1), 1.0, atol=1e-6)
     assert (np.asarray(probs)[logits == -INF] == 0).all()
 
@@ -98,7 +101,7 @@ def test_extreme_logits_give_a_distribution(temperature):
 def test_scale_computes_in_float32():
   logits = jnp.asarray(random_logits((2, 9)), jnp.bfloat16)
   for scaling in (distributions.Scaling(), distributions.Scaling(greedy=True)):
-    probs = distributions.scale(logits, scaling, 1.0)
+    probs = scale(logits, scaling, 1.0)
     assert probs.dtype == jnp.float32
   assert distributions.softmax(logits).dtype == jnp.float32
 
@@ -158,8 +161,6 @@ def test_guarded_arithmetic_has_no_nan():
 
 
 # Drawing.
-
-draw = jax.jit(distributions.draw)
 
 
 def check_inverts(tokens, weights, u, tolerance):
