@@ -132,7 +132,7 @@ class Pair:
         f"model must be 'pair', 'drafter' or 'verifier', got {model!r}."
       )
     scaling = distributions.Scaling(
-      greedy=temperature == 0, top_k=top_k, top_p=top_p, min_p=min_p
+      greedy=bool(temperature == 0), top_k=top_k, top_p=top_p, min_p=min_p
     )
     inputs, truncated = self._encode(texts, input_length)
     keys = _row_keys(key, len(texts), row_ids)

@@ -30,11 +30,20 @@ def sample(
   temperature: base.Array,
 ) -> base.Array:
   """Draws a token `[B]` from `logits [B, V]` with the uniforms `u [B]`."""
+  probs = distributions.scale(logits, scaling, temperature)
+  return choose(logits, probs, u, scaling)
+
+
+def choose(
+  logits: base.Array,
+  probs: base.Array,
+  u: base.Array,
+  scaling: distributions.Scaling,
+) -> base.Array:
+  """Draws `[B]` from `probs [B, V]`, which `logits [B, V]` were scaled to."""
   if scaling.greedy:
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-  return distributions.draw(
-    distributions.scale(logits, scaling, temperature), u
-  )
+  return distributions.draw(probs, u)
 
 
 def probability(logits: base.Array, tokens: base.Array) -> base.Array:

@@ -96,19 +96,23 @@ def _draft(drafter, params, cache, state, u, scaling, temperature):
     temperature: traced part of it.
 
   Returns:
-    Drafted tokens `[B, G]`, logits `[B, G+1, V]`, cache.
+    Drafted tokens `[B, G]`, logits and scaled distributions `[B, G+1, V]`,
+    cache.
   """
 
   def step(carry, u_step):
     cache, token, lengths = carry
     logits, cache = drafter.extend(params, cache, token[:, None], lengths)
     logits = logits[:, 0]
-    token = sampling.sample(logits, u_step, scaling, temperature)
-    return (cache, token, lengths + 1), (token, logits)
+    q = distributions.scale(logits, scaling, temperature)
+    token = sampling.choose(logits, q, u_step, scaling)
+    return (cache, token, lengths + 1), (token, logits, q)
 
   carry = (cache, state.pending, state.lengths)
-  (cache, _, _), (tokens, logits) = jax.lax.scan(step, carry, u.T)
-  return tokens[:-1].T, logits.swapaxes(0, 1), cache
+  (cache, _, _), (tokens, logits, q) = jax.lax.scan(step, carry, u.T)
+  # Verification needs the very q that was sampled: computed once more, it
+  # could differ by rounding at the edge of a truncation.
+  return tokens[:-1].T, logits.swapaxes(0, 1), q.swapaxes(0, 1), cache
 
 
 @functools.partial(
@@ -153,7 +157,7 @@ def _decode(
   def round_(carry):
     state, drafter_cache, verifier_cache, number = carry
     u = sampling.uniforms(keys, number, 2 * gamma + 2)
-    drafted, q_logits, drafter_cache = _draft(
+    drafted, q_logits, q, drafter_cache = _draft(
       drafter,
       drafter_params,
       drafter_cache,
@@ -169,7 +173,6 @@ def _decode(
       state.lengths,
     )
 
-    q = distributions.scale(q_logits, scaling, temperature)
     target = deferral.apply(
       rule,
       q,

@@ -183,11 +183,13 @@ def cases() -> list[Case]:
         Case(
           rule=rule,
           gamma=gamma,
-          batch=(1, 3)[(i + gamma // 2) % 2],
+          batch=(1, 3)[(i // 2 + gamma // 2) % 2],
           temperature=(1.0, 0.5)[(gamma + i) % 2],
           decoder_only=bool((i + gamma // 3) % 2),
           # The wider interface is refused by block verification.
-          verify=verifies[gamma % 2 if rule is not deferral.lossy else 0],
+          verify=verifies[
+            (gamma // 2 + i) % 2 if rule is not deferral.lossy else 0
+          ],
         )
       )
     result.append(
