@@ -60,6 +60,20 @@ def softmax(logits: base.Array) -> base.Array:
   return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
 
 
+def argmax(logits: base.Array) -> base.Array:
+  """The token `[...]` int32 of the largest of `logits [..., V]`.
+
+  Ties go to the lowest token id, as with `jnp.argmax`. Two plain reductions,
+  because a CPU does not vectorise the one that carries an index: one row takes
+  5 us where `jnp.argmax` takes 19 (V = 4,096), and 0.25 ms against 1.2 ms
+  (V = 262,144).
+  """
+  size = logits.shape[-1]
+  is_largest = logits == logits.max(axis=-1, keepdims=True)
+  ids = jnp.where(is_largest, jnp.arange(size, dtype=jnp.int32), size - 1)
+  return ids.min(axis=-1)
+
+
 def scale(
   logits: base.Array, scaling: Scaling, temperature: float | base.Array
 ) -> base.Array:
@@ -75,8 +89,7 @@ def scale(
   """
   logits = logits.astype(jnp.float32)
   if scaling.greedy:
-    # argmax returns the first maximum: ties go to the lowest token id.
-    return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
+    return jax.nn.one_hot(argmax(logits), logits.shape[-1])
   # The maximum goes before the division: at small temperatures the quotient
   # overflows, and inf - inf is NaN; 0 / T is 0 and -inf is a zero weight.
   # A denormal temperature may be flushed to 0, and 0 / 0 is NaN again.
@@ -204,6 +217,11 @@ def draw(weights: base.Array, u: base.Array) -> base.Array:
   A token of weight zero is never returned, whatever u and rounding are. The
   probability of a token is right to about 2^-23 absolutely, which is as fine
   as float32 uniforms are spaced.
+
+  Beside a step of a drafter in the shape of T5 v1.1 small (batch 1, float32),
+  all of sampling adds from nothing to 5 % (V = 32,128, 8.7 ms a step) and 2 to
+  10 % (V = 262,144, 23 ms), top-k and top-p being the upper ends:
+  `experiments/benchmarks/sampling_share.py`.
 
   Args:
     weights: `[..., V]`, nonnegative, some of them positive; they need not sum

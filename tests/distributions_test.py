@@ -23,6 +23,18 @@ def random_logits(shape, seed=0):
   return (3.0 * rng.standard_normal(shape)).astype(np.float32)
 
 
+@pytest.mark.parametrize('shape', ((1,), (7,), (3, 300), (2, 5, 64)))
+def test_argmax_is_numpys_ties_and_infinities_included(shape):
+  rng = np.random.default_rng(1)
+  # Few different values, so that most rows have ties.
+  logits = rng.integers(-2, 3, shape).astype(np.float32)
+  logits[logits == -2] = -INF
+  logits[..., -1] = -INF
+  np.testing.assert_array_equal(
+    jax.jit(distributions.argmax)(logits), logits.argmax(-1)
+  )
+
+
 @pytest.mark.parametrize('temperature', (0.1, 0.5, 1.0))
 @pytest.mark.parametrize(
   'truncation',

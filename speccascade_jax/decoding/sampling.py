@@ -42,7 +42,7 @@ def choose(
 ) -> base.Array:
   """Draws `[B]` from `probs [B, V]`, which `logits [B, V]` were scaled to."""
   if scaling.greedy:
-    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    return distributions.argmax(logits)
   return distributions.draw(probs, u)
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from speccascade_jax import base
+from speccascade_jax import distributions
 
 # 'loss' (what is minimised), 'nll', 'correct' and further summed per-token
 # values, each a float32 scalar, and 'weight', what to divide them by.
@@ -146,7 +147,9 @@ def distillation(
   entropy = jnp.sum(
     weights * cross_entropy(student_logits, targets, label_smoothing)
   )
-  agree = jnp.argmax(student_logits, -1) == jnp.argmax(teacher_logits, -1)
+  agree = distributions.argmax(student_logits) == distributions.argmax(
+    teacher_logits
+  )
   return sums | {
     'loss': mixture * divergence + (1.0 - mixture) * entropy,
     'kl': divergence,
