@@ -191,6 +191,35 @@ def examples(
   ]
 
 
+def sources(
+  task: str, split: str, lengths: Mapping[str, int], count: int | None = None
+) -> list[list[int]]:
+  """Token ids of the first `count` sources, cut as in training.
+
+  Of a mixture, each of its tasks gives a part by its rate; None takes all.
+
+  Raises:
+    ValueError: if there is no such task or split, or too few examples.
+  """
+  parts = _parts(task, split, bucketing.Shape(**lengths))
+  if count is None:
+    return [ids.tolist() for part in parts for ids in part.tokens.inputs]
+  total_rate = sum(part.rate for part in parts)
+  # Boundaries rather than sizes are rounded, so that the sum is right.
+  ends = np.cumsum([part.rate for part in parts]) / total_rate * count
+  sizes = np.diff(np.round(ends).astype(int), prepend=0)
+  found = []
+  for part, size in zip(parts, sizes):
+    available = len(part.tokens.inputs)
+    if not 1 <= size <= available:
+      raise ValueError(
+        f'{count} sources of {task}/{split} would take {size} from a task of '
+        f'{available} examples.'
+      )
+    found += [ids.tolist() for ids in part.tokens.inputs[:size]]
+  return found
+
+
 @dataclasses.dataclass(frozen=True)
 class _Plan:
   """The shapes of batches, cheap ones first, and the rows of each."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-import functools
 import pathlib
 
 import jax
@@ -60,14 +59,12 @@ def train(
   data = training_inputs.Data(
     task, lengths, batch_tokens, loop.microbatches, seed
   )
+  score = None
+  if score_examples:
+    score = training_inputs.scorer(model, task, score_examples, lengths)
   batches: trainer.Batches = data.train
   if generated is not None:
     batches = data.mixed(generated, run_dir, teacher_config, frozen)
-  score = None
-  if score_examples:
-    score = functools.partial(
-      training_inputs.score, model, task, score_examples, lengths
-    )
   folder = pathlib.Path(run_dir)
   folder.mkdir(parents=True, exist_ok=True)
   (folder / 'operative_config.gin').write_text(gin_setup.operative_config())

@@ -88,13 +88,11 @@ class Data:
     """
     from speccascade_jax.data import batches
 
-    examples = batches.examples(self.task, 'train', generated.num_examples)
-    width, length = self.lengths['inputs'], self.lengths['targets']
+    sources = batches.sources(
+      self.task, 'train', self.lengths, generated.num_examples
+    )
+    length = self.lengths['targets']
     words = _vocabulary(self.task)
-    sources = [
-      ids if len(ids) <= width else ids[: width - 1] + [words.eos_id]
-      for ids in (example['inputs'] for example in examples)
-    ]
     targets = distillation.generate_targets(
       step_model.step_model(teacher, words.eos_id),
       params,
@@ -188,29 +186,35 @@ def load_teacher(
   return dataclasses.replace(config, dtype=model.dtype), params
 
 
-def score(
+def scorer(
   model: t5_config.T5Config,
   task: str,
   num_examples: int,
   lengths: Mapping[str, int],
-  params: base.Params,
-) -> dict[str, float]:
-  """The task's metrics of greedy texts on part of the validation split."""
+) -> trainer.Score:
+  """The task's metrics of greedy texts on part of the validation split.
+
+  The examples are read here: a task that cannot be scored (a mixture, or too
+  few examples) fails before the training, not at its end.
+  """
   examples, metric_fns = inputs.load_task(task, 'validation', num_examples, 0)
   words = _vocabulary(task)
-  decoder = pairs.Model(
-    step_model.step_model(model, words.eos_id), params, model
-  )
-  evaluation = evaluator.evaluate(
-    pairs.Pair(decoder, decoder, words),
-    examples,
-    metric_fns,
-    batch_size=50,
-    model='verifier',
-    max_length=lengths['targets'],
-    input_length=lengths['inputs'],
-  )
-  return evaluation.quality
+  step = step_model.step_model(model, words.eos_id)
+
+  def score(params: base.Params) -> dict[str, float]:
+    decoder = pairs.Model(step, params, model)
+    evaluation = evaluator.evaluate(
+      pairs.Pair(decoder, decoder, words),
+      examples,
+      metric_fns,
+      batch_size=50,
+      model='verifier',
+      max_length=lengths['targets'],
+      input_length=lengths['inputs'],
+    )
+    return evaluation.quality
+
+  return score
 
 
 def _vocabulary(task: str) -> vocabularies.Vocabulary:

@@ -256,6 +256,20 @@ def test_bad_arguments_raise_at_the_call(options, message):
     stream(**options)
 
 
+def test_sources_are_the_first_of_every_task_and_cut_as_in_training():
+  lengths = {'inputs': 24, 'targets': 16}
+  parts = [batches.sources(t, SPLIT, lengths, 3) for t in (EN_DE, SYNOPSIS)]
+  both = batches.sources('debian', SPLIT, lengths, 6)
+  assert both == parts[0] + parts[1]
+  assert all(ids[-1] == 1 and len(ids) <= 24 for ids in both)
+  assert any(len(ids) == 24 for ids in both)
+  assert len(batches.sources('debian', SPLIT, lengths)) == 3000
+  # An odd number is shared out to the last one.
+  assert len(batches.sources('debian', SPLIT, lengths, 7)) == 7
+  with pytest.raises(ValueError, match='would take 1501 from a task of 1500'):
+    batches.sources(EN_DE, SPLIT, lengths, 1501)
+
+
 def test_bad_arguments_of_examples():
   with pytest.raises(ValueError, match="no split 'dev'"):
     batches.examples(EN_DE, 'dev')
