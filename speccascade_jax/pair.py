@@ -25,6 +25,7 @@ import numpy as np
 from speccascade_jax import base
 from speccascade_jax import deferral
 from speccascade_jax import distributions
+from speccascade_jax import static
 from speccascade_jax import verification
 from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax import zoo
@@ -185,8 +186,7 @@ class Pair:
     if input_length is None:
       fitting = [b for b in _INPUT_BUCKETS if b >= longest]
       input_length = fitting[0] if fitting else longest
-    if input_length < 1:
-      raise ValueError(f'input_length must be positive, got {input_length!r}.')
+    input_length = static.positive_integer('input_length', input_length)
     inputs = np.zeros((len(rows), input_length), np.int32)
     for i, row in enumerate(rows):
       if len(row) > input_length:
