@@ -81,11 +81,20 @@ class Output:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """A drafter and a verifier over one vocabulary."""
+  """A drafter and a verifier over one vocabulary.
+
+  Attributes:
+    drafter: the small model.
+    verifier: the large model.
+    vocabulary: of both.
+    digest: of configs, weights and vocabulary as files, and of the type they
+      are computed in; None for a pair that does not come from files.
+  """
 
   drafter: Model
   verifier: Model
   vocabulary: vocabularies.Vocabulary
+  digest: str | None = None
 
   def generate(
     self,
@@ -252,6 +261,7 @@ def load_pair(
     _load_model(drafter, dtype, words),
     _load_model(verifier, dtype, words),
     words,
+    f'{_digest(drafter, verifier, vocabulary)}-{dtype}',
   )
   sizes = (pair.drafter.step.vocab_size, pair.verifier.step.vocab_size)
   if sizes[0] != sizes[1]:
@@ -279,6 +289,13 @@ def _load_model(
     jax.device_put(params),
     config,
   )
+
+
+def _digest(drafter, verifier, vocabulary) -> str:
+  folders = map(pathlib.Path, (drafter, verifier))
+  files = (native.CONFIG_FILE, native.WEIGHTS_FILE)
+  models = [folder / name for folder in folders for name in files]
+  return native.digest_files([*models, vocabulary])
 
 
 def _row_keys(

@@ -48,6 +48,7 @@ def sweep(
   *,
   task: str,
   pair: str,
+  pair_digest: str,
   split: str,
   primary_metric: str,
   input_length: int,
@@ -69,6 +70,8 @@ def sweep(
     run_dir: begun or resumed; see `results`.
     task: for the record, like `pair` and `split`.
     pair: likewise.
+    pair_digest: of what the generator computes with, see `Pair.digest`; a
+      name stays when a model is trained again.
     split: likewise.
     primary_metric: the metric that reports plot; one of the metrics' names.
     input_length: width that all sources are padded to [tokens].
@@ -92,6 +95,7 @@ def sweep(
   }
   by_key = {point.key(context): point for point in points}
   identity = context | {
+    'pair_digest': pair_digest,
     'device': environment.device(),
     'seed': points[0].seed,
     'num_examples': len(examples),

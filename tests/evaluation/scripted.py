@@ -111,6 +111,7 @@ def points(**settings) -> list[methods.RunPoint]:
 SWEEP = {
   'task': 'scripted',
   'pair': 'none',
+  'pair_digest': '0123',
   'split': 'test',
   'primary_metric': 'agreement',
   'input_length': 8,

@@ -265,4 +265,24 @@ def test_a_directory_of_another_sweep_is_refused_by_name(tmp_path):
   generator = scripted.Scripted()
   with pytest.raises(results.ResultsError, match='max_length is 16 there'):
     _sweep(tmp_path, generator, max_length=32)
+  # The same name, but trained again.
+  with pytest.raises(
+    results.ResultsError, match="pair_digest is '0123' there and '4567' here"
+  ):
+    _sweep(tmp_path, generator, pair_digest='4567')
+  assert generator.calls == []
+
+
+def test_a_directory_that_does_not_say_its_pair_is_refused(tmp_path):
+  """One that was begun before the digest was recorded."""
+  _sweep(tmp_path)
+  path = tmp_path / 'sweep.json'
+  header = json.loads(path.read_text())
+  del header['pair_digest']
+  path.write_text(json.dumps(header))
+  generator = scripted.Scripted()
+  with pytest.raises(
+    results.ResultsError, match='does not say pair_digest.*another run dir'
+  ):
+    _sweep(tmp_path, generator)
   assert generator.calls == []
