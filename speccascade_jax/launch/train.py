@@ -65,8 +65,8 @@ def train(
     task, lengths, batch_tokens, loop.microbatches, seed
   )
   batches: trainer.Batches = data.train
-  if generated is not None:
-    batches = data.mixed(generated, run_dir, teacher_config, frozen)
+  if generated is not None and teacher is not None:
+    batches = data.mixed(generated, run_dir, teacher, teacher_config, frozen)
   score = None
   if score_examples:
     score = functools.partial(

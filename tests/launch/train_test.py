@@ -110,6 +110,8 @@ def test_a_drafter_is_distilled_on_texts_of_its_verifier(
   assert status == 0, capsys.readouterr().err
   lines = (run_dir / 'generated.jsonl').read_text().splitlines()
   assert len(lines) == 1 + 5
+  made_by = json.loads(lines[0])['teacher']
+  assert made_by == native.digest(verifier / 'export')
   validation = [r for r in _rows(run_dir) if 'validation/kl' in r]
   assert validation[-1]['validation/kl'] > 0.0
   config, _ = native.load(run_dir / 'export')
