@@ -63,7 +63,8 @@ class Output:
     provenance: `[B, T]` int32, see `Provenance`.
     stats: `[B]` arrays by name: the `Counters` (drafter_steps,
       verifier_calls, drafted, accepted, resampled, deferred) and the rates
-      (acceptance_rate, rejection_rate, deferral_rate, block_efficiency).
+      (acceptance_rate, rejection_rate, deferral_rate, block_efficiency). NaN
+      is a rate that is not defined, see `decoding.stats`.
     truncated: `[B]` bool, the input was cut to `input_length`.
     drafter_probs: `[B, T]` unscaled probabilities, when traced, else None.
     verifier_probs: likewise.
@@ -175,7 +176,9 @@ class Pair:
         role=base.Provenance[model.upper()],
         **common,
       )
-    return self._output(jax.device_get(generation), truncated)
+    return self._output(
+      jax.device_get(generation), truncated, alone=model != PAIR
+    )
 
   def pieces(self, tokens: Sequence[int]) -> list[str]:
     """The vocabulary's piece of every token, for display."""
@@ -204,7 +207,7 @@ class Pair:
     return inputs, np.array([len(row) > input_length for row in rows])
 
   def _output(
-    self, generation: base.Generation, truncated: np.ndarray
+    self, generation: base.Generation, truncated: np.ndarray, alone: bool
   ) -> Output:
     counters = generation.counters
     rows = zip(generation.tokens, generation.lengths, strict=True)
@@ -217,7 +220,7 @@ class Pair:
         field.name: getattr(counters, field.name)
         for field in dataclasses.fields(counters)
       }
-      | decoding_stats.rates(counters, generation.lengths),
+      | decoding_stats.rates(counters, generation.lengths, alone=alone),
       truncated=truncated,
       drafter_probs=generation.drafter_probs,
       verifier_probs=generation.verifier_probs,

@@ -14,6 +14,7 @@ so that whatever slows the machine down for a while slows them all.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+import math
 import os
 import pathlib
 from typing import Any, TypeVar
@@ -203,7 +204,8 @@ def _run_one(generator, example, point, lengths) -> dict[str, Any]:
   }
   for name in _COUNTERS:
     row[name] = output.stats[name][0].item()
-  row['deferred'] = round(row['deferred'], 6)
+  deferred = row['deferred']  # NaN for a rule without a deferral.
+  row['deferred'] = None if math.isnan(deferred) else round(deferred, 6)
   return row
 
 
@@ -259,14 +261,16 @@ def summarise(
   """Latency statistics and rates over the lines of one run.
 
   Rates are ratios of sums, so that an example counts by its tokens. What a
-  model alone cannot have (acceptance, deferral) is None.
+  model alone cannot have (acceptance, deferral) is None, and so is the
+  deferral of a rule that does not define one.
   """
   total = {
-    name: sum(row[name] for row in rows)
+    name: sum(row[name] or 0 for row in rows)
     for name in ('output_tokens', *_COUNTERS)
   }
   proposals = total['accepted'] + total['resampled'] if speculative else 0
-  deferrals = total['output_tokens'] if speculative else 0
+  defined = speculative and all(row['deferred'] is not None for row in rows)
+  deferrals = total['output_tokens'] if defined else 0
   return {
     **latency.statistics(
       [row['latency_ms'] for row in rows],

@@ -157,6 +157,10 @@ def test_summary_by_hand():
     'drafter_steps_per_example': 15.0,
     'num_examples': 2,
   }
+  undefined = [row | {'deferred': None} for row in rows]
+  assert sweep.summarise(undefined, speculative=True) == summary | {
+    'deferral_rate': None
+  }
   alone = sweep.summarise(rows, speculative=False)
   assert alone['acceptance_rate'] is None
   assert alone['rejection_rate'] is None
