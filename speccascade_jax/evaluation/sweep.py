@@ -201,6 +201,7 @@ def _run_one(generator, example, point, lengths) -> dict[str, Any]:
     'prediction': output.texts[0],
     'latency_ms': round(latency_ms, 4),
     'output_tokens': int(output.lengths[0]),
+    'truncated': bool(output.truncated[0]),
   }
   for name in _COUNTERS:
     row[name] = output.stats[name][0].item()
@@ -283,6 +284,7 @@ def summarise(
     'verifier_calls_per_example': total['verifier_calls'] / len(rows),
     'drafter_steps_per_example': total['drafter_steps'] / len(rows),
     'num_examples': len(rows),
+    'num_truncated': sum(row['truncated'] for row in rows),
   }
 
 
