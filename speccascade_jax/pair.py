@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import dataclasses
 import pathlib
 from typing import Any
+import warnings
 
 import jax
 import numpy as np
@@ -90,12 +91,15 @@ class Pair:
     vocabulary: of both.
     digest: of configs, weights and vocabulary as files, and of the type they
       are computed in; None for a pair that does not come from files.
+    prefixes: of the tasks that a shipped pair was trained for; an input that
+      begins with none of them is warned of.
   """
 
   drafter: Model
   verifier: Model
   vocabulary: vocabularies.Vocabulary
   digest: str | None = None
+  prefixes: tuple[str, ...] = ()
 
   def generate(
     self,
@@ -146,6 +150,14 @@ class Pair:
       greedy=bool(temperature == 0), top_k=top_k, top_p=top_p, min_p=min_p
     )
     inputs, truncated = self._encode(texts, input_length)
+    if self.prefixes and not all(t.startswith(self.prefixes) for t in texts):
+      # Without the text itself, so that Python says it once, not a batch.
+      warnings.warn(
+        'An input begins with no task that these models were trained for, so '
+        f'do not trust the answer. Put one of {self.prefixes} in front of '
+        'every text (--prefix on the command line).',
+        stacklevel=2,
+      )
     keys = _row_keys(key, len(texts), row_ids)
     common: dict[str, Any] = dict(
       max_length=max_length, scaling=scaling, trace=trace
@@ -250,8 +262,10 @@ def load_pair(
     raise ValueError(
       f'Give the name of a shipped pair ({name!r}) or paths, not both.'
     )
+  prefixes: tuple[str, ...] = ()
   if name is not None:
     drafter, verifier, vocabulary = zoo.paths(name)
+    prefixes = tuple(zoo.PREFIXES.get(name, {}).values())
   if drafter is None or verifier is None or vocabulary is None:
     raise ValueError(
       'Give a name, or all of drafter, verifier and vocabulary; got '
@@ -265,6 +279,7 @@ def load_pair(
     _load_model(verifier, dtype, words),
     words,
     f'{_digest(drafter, verifier, vocabulary)}-{dtype}',
+    prefixes,
   )
   sizes = (pair.drafter.step.vocab_size, pair.verifier.step.vocab_size)
   if sizes[0] != sizes[1]:
