@@ -55,7 +55,8 @@ class Target:
   """
 
   pi: Array  # [..., V] law of the token emitted here.
-  deferral: Array  # [...] mass of q handed to the verifier: r, or eta.
+  # [...] mass of q handed to the verifier: r, or eta; NaN if undefined.
+  deferral: Array
   accept: Array | None = None  # [..., V] keep probability; min(1, pi / q).
   residual: Array | None = None  # [..., V] weights; max(0, pi - q).
   bonus: Array | None = None  # [..., V] law after a fully kept block; pi.
@@ -85,7 +86,8 @@ class Counters:
   drafted: Array  # [B] int32, tokens proposed: gamma a round.
   accepted: Array  # [B] int32, output tokens that were drafted and kept.
   resampled: Array  # [B] int32, output tokens that replaced a rejected one.
-  deferred: Array  # [B] float32, summed deferral at the output positions.
+  # [B] float32, summed deferral at the output positions; NaN if undefined.
+  deferred: Array
 
 
 @pytree_dataclass
@@ -106,7 +108,7 @@ class Generation:
 #   q, p            [..., V] scaled distributions (temperature, truncation)
 #   q_conf, p_conf  [..., V] unscaled ones, for confidences and entropies
 #   alpha           scalar, traced; larger trusts the drafter more
-# A bare array is taken for `pi`, and its deferral is read off pi != q.
+# A bare array is taken for `pi`; its deferral is undefined, NaN.
 Rule = Callable[[Array, Array, Array, Array, Array], 'Target | Array']
 
 # verify(drafted, q, target, u_accept, u_next) -> Verdict

@@ -31,9 +31,6 @@ import jax.numpy as jnp
 from speccascade_jax import base
 from speccascade_jax import distributions
 
-# A target that differs from q by no more than rounding is the drafter's own.
-_SAME = 1e-6
-
 
 def verifier_only(q, p, q_conf, p_conf, alpha):
   """Lossless speculative decoding: the target is `p`. Ignores alpha."""
@@ -122,6 +119,8 @@ def lossy(q, p, q_conf, p_conf, alpha):
   token comes from `p`. That makes the law depend on gamma, and
   `verify_block`, which emits pi at every position, refuses this rule.
 
+  Nothing is handed to the verifier here: the deferral is NaN.
+
   alpha is clipped to [0, 1]; at 1 every drafted token is kept.
   """
   del q_conf, p_conf
@@ -129,7 +128,7 @@ def lossy(q, p, q_conf, p_conf, alpha):
   rest = distributions.residual(p, q)
   rejected = distributions.total_variation(q, kept)[..., None]
   pi = kept + rejected * distributions.ratio(rest, rest.sum(-1, keepdims=True))
-  return base.Target(pi=pi, deferral=_differs(pi, q), bonus=p)
+  return base.Target(pi=pi, deferral=_undefined(q), bonus=p)
 
 
 def lossy_exact(q, p, q_conf, p_conf, alpha):
@@ -139,7 +138,8 @@ def lossy_exact(q, p, q_conf, p_conf, alpha):
 
   With `c = 1 / beta` the sum grows from at most 1 at c = 0 to at least
   `sum p = 1` at c = 1, with a slope of at most 1: 30 halvings give c to
-  float32 precision, and 1 >= c implies `beta >= 1 - alpha`.
+  float32 precision, and 1 >= c implies `beta >= 1 - alpha`. The deferral is
+  NaN, as in `lossy`.
 
   alpha is clipped to [0, 1]; at 1 every drafted token is kept.
   """
@@ -224,8 +224,9 @@ def apply(
 def as_target(out: Any, q: base.Array, name: str = 'the rule') -> base.Target:
   """A rule's result as a `Target` of checked shapes.
 
-  A bare pi is promoted: its deferral is 1 where `D_TV(pi, q)` is above
-  rounding and 0 elsewhere.
+  A bare pi is promoted. It does not say what was handed to the verifier, and
+  from the law alone that cannot be told: a pi other than q may be q reshaped.
+  So its deferral is NaN, and rates of it are left out of summaries.
 
   Args:
     out: what the rule returned for the drafter distributions `q`.
@@ -239,7 +240,7 @@ def as_target(out: Any, q: base.Array, name: str = 'the rule') -> base.Target:
   """
   if isinstance(out, jax.Array):
     _check(name, 'pi', out, q.shape)
-    return base.Target(pi=out, deferral=_differs(out, q))
+    return base.Target(pi=out, deferral=_undefined(q))
   if not isinstance(out, base.Target):
     raise TypeError(
       f'Deferral rule {name} must return a Target or the array pi, got '
@@ -253,10 +254,9 @@ def as_target(out: Any, q: base.Array, name: str = 'the rule') -> base.Target:
   return dataclasses.replace(out, deferral=out.deferral.astype(jnp.float32))
 
 
-def _differs(pi: base.Array, q: base.Array) -> base.Array:
-  """1.0 where `pi [..., V]` is not `q [..., V]` up to rounding, `[...]`."""
-  distance = distributions.total_variation(pi, q)
-  return (distance > _SAME).astype(jnp.float32)
+def _undefined(q: base.Array) -> base.Array:
+  """The deferral `[...]` of a rule that defers nothing, for `q [..., V]`."""
+  return jnp.full(q.shape[:-1], jnp.nan, jnp.float32)
 
 
 def _check(name: str, field: str, value: Any, shape: tuple[int, ...]) -> None:

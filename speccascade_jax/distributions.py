@@ -13,8 +13,10 @@ import dataclasses
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from speccascade_jax import base
+from speccascade_jax import static
 
 # Below the smallest normal float32, hardware may or may not flush to zero:
 # `p > 0` can hold where `log(p)` is -inf, and 0 * -inf is NaN.
@@ -43,12 +45,12 @@ class Scaling:
 
   def __post_init__(self):
     """Refuses settings that would keep nothing or mean nothing."""
-    if self.top_k is not None and (
-      not isinstance(self.top_k, int) or self.top_k < 1
-    ):
-      raise ValueError(
-        f'top_k must be a positive integer or None, got {self.top_k!r}.'
-      )
+    if not isinstance(self.greedy, (bool, np.bool_)):
+      raise ValueError(f'greedy must be True or False, got {self.greedy!r}.')
+    object.__setattr__(self, 'greedy', bool(self.greedy))
+    if self.top_k is not None:
+      top_k = static.positive_integer('top_k', self.top_k)
+      object.__setattr__(self, 'top_k', top_k)
     for name in ('top_p', 'min_p'):
       value = getattr(self, name)
       if value is not None and not 0.0 < value <= 1.0:

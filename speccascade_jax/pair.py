@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import dataclasses
 import pathlib
 from typing import Any
+import warnings
 
 import jax
 import numpy as np
@@ -25,6 +26,7 @@ import numpy as np
 from speccascade_jax import base
 from speccascade_jax import deferral
 from speccascade_jax import distributions
+from speccascade_jax import static
 from speccascade_jax import verification
 from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax import zoo
@@ -62,7 +64,8 @@ class Output:
     provenance: `[B, T]` int32, see `Provenance`.
     stats: `[B]` arrays by name: the `Counters` (drafter_steps,
       verifier_calls, drafted, accepted, resampled, deferred) and the rates
-      (acceptance_rate, rejection_rate, deferral_rate, block_efficiency).
+      (acceptance_rate, rejection_rate, deferral_rate, block_efficiency). NaN
+      is a rate that is not defined, see `decoding.stats`.
     truncated: `[B]` bool, the input was cut to `input_length`.
     drafter_probs: `[B, T]` unscaled probabilities, when traced, else None.
     verifier_probs: likewise.
@@ -80,11 +83,23 @@ class Output:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """A drafter and a verifier over one vocabulary."""
+  """A drafter and a verifier over one vocabulary.
+
+  Attributes:
+    drafter: the small model.
+    verifier: the large model.
+    vocabulary: of both.
+    digest: of configs, weights and vocabulary as files, and of the type they
+      are computed in; None for a pair that does not come from files.
+    prefixes: of the tasks that a shipped pair was trained for; an input that
+      begins with none of them is warned of.
+  """
 
   drafter: Model
   verifier: Model
   vocabulary: vocabularies.Vocabulary
+  digest: str | None = None
+  prefixes: tuple[str, ...] = ()
 
   def generate(
     self,
@@ -135,6 +150,14 @@ class Pair:
       greedy=bool(temperature == 0), top_k=top_k, top_p=top_p, min_p=min_p
     )
     inputs, truncated = self._encode(texts, input_length)
+    if self.prefixes and not all(t.startswith(self.prefixes) for t in texts):
+      # Without the text itself, so that Python says it once, not a batch.
+      warnings.warn(
+        'An input begins with no task that these models were trained for, so '
+        f'do not trust the answer. Put one of {self.prefixes} in front of '
+        'every text (--prefix on the command line).',
+        stacklevel=2,
+      )
     keys = _row_keys(key, len(texts), row_ids)
     common: dict[str, Any] = dict(
       max_length=max_length, scaling=scaling, trace=trace
@@ -165,7 +188,9 @@ class Pair:
         role=base.Provenance[model.upper()],
         **common,
       )
-    return self._output(jax.device_get(generation), truncated)
+    return self._output(
+      jax.device_get(generation), truncated, alone=model != PAIR
+    )
 
   def pieces(self, tokens: Sequence[int]) -> list[str]:
     """The vocabulary's piece of every token, for display."""
@@ -185,8 +210,7 @@ class Pair:
     if input_length is None:
       fitting = [b for b in _INPUT_BUCKETS if b >= longest]
       input_length = fitting[0] if fitting else longest
-    if input_length < 1:
-      raise ValueError(f'input_length must be positive, got {input_length!r}.')
+    input_length = static.positive_integer('input_length', input_length)
     inputs = np.zeros((len(rows), input_length), np.int32)
     for i, row in enumerate(rows):
       if len(row) > input_length:
@@ -195,7 +219,7 @@ class Pair:
     return inputs, np.array([len(row) > input_length for row in rows])
 
   def _output(
-    self, generation: base.Generation, truncated: np.ndarray
+    self, generation: base.Generation, truncated: np.ndarray, alone: bool
   ) -> Output:
     counters = generation.counters
     rows = zip(generation.tokens, generation.lengths, strict=True)
@@ -208,7 +232,7 @@ class Pair:
         field.name: getattr(counters, field.name)
         for field in dataclasses.fields(counters)
       }
-      | decoding_stats.rates(counters, generation.lengths),
+      | decoding_stats.rates(counters, generation.lengths, alone=alone),
       truncated=truncated,
       drafter_probs=generation.drafter_probs,
       verifier_probs=generation.verifier_probs,
@@ -238,8 +262,10 @@ def load_pair(
     raise ValueError(
       f'Give the name of a shipped pair ({name!r}) or paths, not both.'
     )
+  prefixes: tuple[str, ...] = ()
   if name is not None:
     drafter, verifier, vocabulary = zoo.paths(name)
+    prefixes = tuple(zoo.PREFIXES.get(name, {}).values())
   if drafter is None or verifier is None or vocabulary is None:
     raise ValueError(
       'Give a name, or all of drafter, verifier and vocabulary; got '
@@ -252,6 +278,8 @@ def load_pair(
     _load_model(drafter, dtype, words),
     _load_model(verifier, dtype, words),
     words,
+    f'{_digest(drafter, verifier, vocabulary)}-{dtype}',
+    prefixes,
   )
   sizes = (pair.drafter.step.vocab_size, pair.verifier.step.vocab_size)
   if sizes[0] != sizes[1]:
@@ -279,6 +307,13 @@ def _load_model(
     jax.device_put(params),
     config,
   )
+
+
+def _digest(drafter, verifier, vocabulary) -> str:
+  folders = map(pathlib.Path, (drafter, verifier))
+  files = (native.CONFIG_FILE, native.WEIGHTS_FILE)
+  models = [folder / name for folder in folders for name in files]
+  return native.digest_files([*models, vocabulary])
 
 
 def _row_keys(

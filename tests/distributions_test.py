@@ -123,6 +123,9 @@ def test_scale_computes_in_float32():
   (
     ({'top_k': 0}, 'top_k.*got 0'),
     ({'top_k': 2.5}, 'top_k.*got 2.5'),
+    ({'top_k': True}, 'top_k.*got True'),
+    ({'greedy': 1}, 'greedy must be True or False, got 1'),
+    ({'greedy': 0.0}, 'greedy must be True or False, got 0.0'),
     ({'top_p': 0.0}, 'top_p.*got 0.0'),
     ({'top_p': 1.5}, 'top_p.*got 1.5'),
     ({'min_p': -0.1}, 'min_p.*got -0.1'),
@@ -132,6 +135,12 @@ def test_scale_computes_in_float32():
 def test_bad_scaling_is_refused(bad, match):
   with pytest.raises(ValueError, match=match):
     distributions.Scaling(**bad)
+
+
+def test_numpy_settings_are_those_of_python():
+  scaling = distributions.Scaling(greedy=np.True_, top_k=np.int64(3))
+  assert scaling == distributions.Scaling(greedy=True, top_k=3)
+  assert type(scaling.greedy) is bool and type(scaling.top_k) is int
 
 
 def test_distances_agree_with_the_naive_ones():

@@ -11,7 +11,7 @@ import speccascade_jax
 
 _PACKAGE = pathlib.Path(speccascade_jax.__file__).parent
 
-_CORE = {'base', 'distributions', 'deferral', 'verification'}
+_CORE = {'base', 'static', 'distributions', 'deferral', 'verification'}
 _MODELS = {'models', 'models.protocol', 'checkpoints', 'vocabulary', 'zoo'}
 _API = _CORE | _MODELS | {'decoding', 'pair'}
 
@@ -19,7 +19,8 @@ _API = _CORE | _MODELS | {'decoding', 'pair'}
 # beside itself. A unit that is not listed here fails.
 _MAY_IMPORT = {
   'base': set(),
-  'distributions': {'base'},
+  'static': set(),
+  'distributions': {'base', 'static'},
   'deferral': {'base', 'distributions'},
   'verification': {'base', 'distributions', 'deferral'},
   'models.protocol': {'base'},

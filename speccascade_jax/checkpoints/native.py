@@ -11,8 +11,9 @@ failing later inside a traced function.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -73,11 +74,7 @@ def save(
   _check_tensors(
     folder, {name: value.shape for name, value in tensors.items()}, config
   )
-  if dtype is not None:
-    tensors = {
-      name: value.astype(jnp.dtype(dtype)) if _is_float(value) else value
-      for name, value in tensors.items()
-    }
+  tensors = _cast(tensors, dtype)
   family = next(k for k, v in _FAMILIES.items() if isinstance(config, v))
   content = {'family': family, **dataclasses.asdict(config)}
   folder.mkdir(parents=True, exist_ok=True)
@@ -133,12 +130,29 @@ def load(
   _check_tensors(
     path, {name: value.shape for name, value in tensors.items()}, config
   )
-  if dtype is not None:
-    tensors = {
-      name: value.astype(jnp.dtype(dtype)) if _is_float(value) else value
-      for name, value in tensors.items()
-    }
+  tensors = _cast(tensors, dtype)
   return config, traverse_util.unflatten_dict(tensors, sep='/')
+
+
+def digest(directory: str | os.PathLike[str]) -> str:
+  """What a checkpoint holds, as 16 hexadecimal digits.
+
+  Of the bytes of config and weights, read piece by piece; the folder's name
+  and other files in it do not count.
+  """
+  return digest_files(
+    pathlib.Path(directory) / name for name in (CONFIG_FILE, WEIGHTS_FILE)
+  )
+
+
+def digest_files(paths: Iterable[str | os.PathLike[str]]) -> str:
+  """What files hold, in this order, as 16 hexadecimal digits of SHA-256."""
+  total = hashlib.sha256()
+  for path in paths:
+    with open(path, 'rb') as file:
+      # Of digests, so that no byte can move from one file to the next.
+      total.update(hashlib.file_digest(file, 'sha256').digest())
+  return total.hexdigest()[:16]
 
 
 def read_config(directory: str | os.PathLike[str]) -> Config:
@@ -203,8 +217,16 @@ def _flatten(params: base.Params) -> dict[str, Any]:
   return traverse_util.flatten_dict(params, sep='/')
 
 
-def _is_float(value: Any) -> bool:
-  return jnp.issubdtype(value.dtype, jnp.floating)
+def _cast(tensors: dict[str, Any], dtype: str | None) -> dict[str, Any]:
+  """Floating-point tensors as `dtype`, the others as they are."""
+  if dtype is None:
+    return tensors
+  return {
+    name: value.astype(jnp.dtype(dtype))
+    if jnp.issubdtype(value.dtype, jnp.floating)
+    else value
+    for name, value in tensors.items()
+  }
 
 
 def _check_tensors(

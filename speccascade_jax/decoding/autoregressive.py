@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from speccascade_jax import base
 from speccascade_jax import distributions
+from speccascade_jax import static
 from speccascade_jax.decoding import checks
 from speccascade_jax.decoding import sampling
 from speccascade_jax.decoding import state as text_state
@@ -43,7 +44,7 @@ def decode(
   Returns:
     Texts of up to T tokens; one `drafter_steps` or `verifier_calls` a token.
   """
-  inputs = checks.check_inputs(inputs, keys, max_length)
+  inputs = checks.check_inputs(inputs, keys)
   if role not in (base.Provenance.DRAFTER, base.Provenance.VERIFIER):
     raise ValueError(f'role must be DRAFTER or VERIFIER, got {role!r}.')
   return _decode(
@@ -52,7 +53,7 @@ def decode(
     inputs,
     keys,
     checks.check_temperature(temperature, scaling),
-    max_length=max_length,
+    max_length=static.positive_integer('max_length', max_length),
     scaling=scaling,
     role=role,
     trace=trace,

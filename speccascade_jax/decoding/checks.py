@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from speccascade_jax import base
 from speccascade_jax import distributions
 from speccascade_jax.models import protocol
 
 
-def check_inputs(
-  inputs: base.Array, keys: base.Array, max_length: int
-) -> base.Array:
-  """`inputs [B, S]` as int32, with `keys [B]` and a length limit to match."""
+def check_inputs(inputs: base.Array, keys: base.Array) -> base.Array:
+  """`inputs [B, S]` as int32, with `keys [B]` to match."""
   inputs = jnp.asarray(inputs)
   if inputs.ndim != 2 or not jnp.issubdtype(inputs.dtype, jnp.integer):
     raise ValueError(
@@ -32,17 +32,13 @@ def check_inputs(
       f'one key a row is needed: inputs have {inputs.shape[0]} rows, keys '
       f'have shape {list(keys.shape)}.'
     )
-  if not isinstance(max_length, int) or max_length < 1:
-    raise ValueError(
-      f'max_length must be a positive integer, got {max_length!r}.'
-    )
   return inputs.astype(jnp.int32)
 
 
 def check_pair(
-  drafter: protocol.StepModel, verifier: protocol.StepModel, gamma: int
+  drafter: protocol.StepModel, verifier: protocol.StepModel
 ) -> None:
-  """Both models must speak the same tokens; gamma must draft something."""
+  """Both models must speak the same tokens."""
   for name in ('vocab_size', 'eos_id'):
     ours, theirs = getattr(drafter, name), getattr(verifier, name)
     if ours != theirs:
@@ -50,34 +46,41 @@ def check_pair(
         f'drafter and verifier must share a vocabulary: {name} is {ours} in '
         f'the drafter and {theirs} in the verifier.'
       )
-  if not isinstance(gamma, int) or gamma < 1:
-    raise ValueError(
-      f'gamma must be a positive integer, got {gamma!r}. To decode without '
-      'drafting, use autoregressive.decode.'
-    )
 
 
 def check_alpha(alpha: float | base.Array) -> base.Array:
   """A float32 scalar; infinities are ends of some rules' ranges, NaN is not."""
-  if isinstance(alpha, jax.core.Tracer):
-    return alpha
-  if jnp.ndim(alpha) != 0 or math.isnan(float(alpha)):
+  _check_scalar('alpha', alpha)
+  if not isinstance(alpha, jax.core.Tracer) and math.isnan(float(alpha)):
     raise ValueError(f'alpha must be a number, got {alpha!r}.')
-  return jnp.float32(alpha)
+  return jnp.asarray(alpha, jnp.float32)
 
 
 def check_temperature(
   temperature: float | base.Array, scaling: distributions.Scaling
 ) -> base.Array:
   """A positive float32 scalar, unless decoding is greedy."""
-  if isinstance(temperature, jax.core.Tracer):
-    return temperature
+  _check_scalar('temperature', temperature)
   if scaling.greedy:
     return jnp.float32(1.0)
-  value = float(temperature)
-  if not (0.0 < value < math.inf):
+  if isinstance(temperature, jax.core.Tracer):
+    return temperature.astype(jnp.float32)
+  if not 0.0 < float(temperature) < math.inf:
     raise ValueError(
       f'temperature must be positive and finite, got {temperature!r}. For '
       'T = 0 use Scaling(greedy=True).'
     )
-  return jnp.float32(value)
+  return jnp.float32(temperature)
+
+
+def _check_scalar(name: str, value: Any) -> None:
+  """A floating or integer number without dimensions, traced or not."""
+  array = value if isinstance(value, jax.Array) else np.asarray(value)
+  numeric = any(
+    jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer)
+  )
+  if array.ndim or not numeric:
+    raise ValueError(
+      f'{name} must be a number, got {value!r}: one scalar of a floating or '
+      'integer type.'
+    )

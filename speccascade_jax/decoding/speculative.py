@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from speccascade_jax import base
 from speccascade_jax import deferral
 from speccascade_jax import distributions
+from speccascade_jax import static
 from speccascade_jax import verification
 from speccascade_jax.decoding import checks
 from speccascade_jax.decoding import sampling
@@ -63,8 +64,8 @@ def decode(
     Texts of up to T tokens; a round costs G + 1 `drafter_steps` and one
     `verifier_calls`.
   """
-  inputs = checks.check_inputs(inputs, keys, max_length)
-  checks.check_pair(drafter, verifier, gamma)
+  inputs = checks.check_inputs(inputs, keys)
+  checks.check_pair(drafter, verifier)
   return _decode(
     drafter,
     verifier,
@@ -74,10 +75,10 @@ def decode(
     keys,
     checks.check_alpha(alpha),
     checks.check_temperature(temperature, scaling),
-    rule=rule,
-    gamma=gamma,
-    max_length=max_length,
-    verify=verify,
+    rule=static.function(rule),
+    gamma=static.positive_integer('gamma', gamma),
+    max_length=static.positive_integer('max_length', max_length),
+    verify=static.function(verify),
     scaling=scaling,
     trace=trace,
   )

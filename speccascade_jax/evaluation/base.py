@@ -38,6 +38,10 @@ class Output(Protocol):
     """[B] output tokens, end of sequence included."""
 
   @property
+  def truncated(self) -> np.ndarray:
+    """[B] bool, the input was cut to `input_length`."""
+
+  @property
   def stats(self) -> Mapping[str, np.ndarray]:
     """The fields of `base.Counters`, each [B]; further ones are ignored."""
 

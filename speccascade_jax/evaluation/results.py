@@ -291,6 +291,13 @@ class RunDirectory:
     header = {**identity, **circumstances, 'runs': list(configs)}
     if path.exists():
       stored = _read_json(path)
+      lacking = [name for name in identity if name not in stored]
+      if lacking:
+        raise ResultsError(
+          f'{path} does not say {", ".join(lacking)}: it was begun by an older '
+          'version, and may hold results of something else. Use another run '
+          'directory.'
+        )
       check_same(path, {k: stored.get(k) for k in identity}, identity)
       known = stored['runs']
       header = {

@@ -14,6 +14,7 @@ so that whatever slows the machine down for a while slows them all.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+import math
 import os
 import pathlib
 from typing import Any, TypeVar
@@ -48,6 +49,7 @@ def sweep(
   *,
   task: str,
   pair: str,
+  pair_digest: str,
   split: str,
   primary_metric: str,
   input_length: int,
@@ -69,6 +71,8 @@ def sweep(
     run_dir: begun or resumed; see `results`.
     task: for the record, like `pair` and `split`.
     pair: likewise.
+    pair_digest: of what the generator computes with, see `Pair.digest`; a
+      name stays when a model is trained again.
     split: likewise.
     primary_metric: the metric that reports plot; one of the metrics' names.
     input_length: width that all sources are padded to [tokens].
@@ -92,6 +96,7 @@ def sweep(
   }
   by_key = {point.key(context): point for point in points}
   identity = context | {
+    'pair_digest': pair_digest,
     'device': environment.device(),
     'seed': points[0].seed,
     'num_examples': len(examples),
@@ -196,10 +201,12 @@ def _run_one(generator, example, point, lengths) -> dict[str, Any]:
     'prediction': output.texts[0],
     'latency_ms': round(latency_ms, 4),
     'output_tokens': int(output.lengths[0]),
+    'truncated': bool(output.truncated[0]),
   }
   for name in _COUNTERS:
     row[name] = output.stats[name][0].item()
-  row['deferred'] = round(row['deferred'], 6)
+  deferred = row['deferred']  # NaN for a rule without a deferral.
+  row['deferred'] = None if math.isnan(deferred) else round(deferred, 6)
   return row
 
 
@@ -255,14 +262,16 @@ def summarise(
   """Latency statistics and rates over the lines of one run.
 
   Rates are ratios of sums, so that an example counts by its tokens. What a
-  model alone cannot have (acceptance, deferral) is None.
+  model alone cannot have (acceptance, deferral) is None, and so is the
+  deferral of a rule that does not define one.
   """
   total = {
-    name: sum(row[name] for row in rows)
+    name: sum(row[name] or 0 for row in rows)
     for name in ('output_tokens', *_COUNTERS)
   }
   proposals = total['accepted'] + total['resampled'] if speculative else 0
-  deferrals = total['output_tokens'] if speculative else 0
+  defined = speculative and all(row['deferred'] is not None for row in rows)
+  deferrals = total['output_tokens'] if defined else 0
   return {
     **latency.statistics(
       [row['latency_ms'] for row in rows],
@@ -275,6 +284,7 @@ def summarise(
     'verifier_calls_per_example': total['verifier_calls'] / len(rows),
     'drafter_steps_per_example': total['drafter_steps'] / len(rows),
     'num_examples': len(rows),
+    'num_truncated': sum(row['truncated'] for row in rows),
   }
 
 

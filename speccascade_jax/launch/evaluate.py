@@ -73,6 +73,7 @@ def evaluate(
     'task': task,
     'split': split,
     'pair': inputs.pair_name(pair),
+    'pair_digest': loaded.digest,
     'num_examples': len(examples),
     'config': points[0].config(),
     'quality': found.quality,

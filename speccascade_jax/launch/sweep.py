@@ -58,6 +58,7 @@ def sweep(
     run_dir,
     task=task,
     pair=inputs.pair_name(pair),
+    pair_digest=loaded.digest or '',
     split=split,
     primary_metric=primary_metric,
     input_length=input_length,

@@ -2,7 +2,8 @@
 
     speccascade train --gin_file=configs/train_debian_verifier.gin
 
-Started again with the same run directory, it goes on where it was stopped.
+Started again with the same run directory, it goes on where it was stopped; of
+the configuration only what `resumed.FREE` lists may have changed by then.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import optax
 from speccascade_jax.checkpoints import native
 from speccascade_jax.launch import gin_names
 from speccascade_jax.launch import gin_setup
+from speccascade_jax.launch import resumed
 from speccascade_jax.launch import training_inputs
 from speccascade_jax.models.t5 import config as t5_config
 from speccascade_jax.training import distillation
@@ -47,6 +49,8 @@ def train(
   seed: int = 0,
 ) -> None:
   """Trains `model`; see `gin/runs/train.gin` for what the arguments mean."""
+  folder, config_text = pathlib.Path(run_dir), gin_setup.operative_config()
+  resumed.check(folder, config_text)
   training_inputs.check_objective(objective, teacher, generated)
   forwards, frozen = [forward.t5(model)], None
   if teacher is not None:
@@ -63,11 +67,10 @@ def train(
   if score_examples:
     score = training_inputs.scorer(model, task, score_examples, lengths)
   batches: trainer.Batches = data.train
-  if generated is not None:
-    batches = data.mixed(generated, run_dir, teacher_config, frozen)
-  folder = pathlib.Path(run_dir)
+  if generated is not None and teacher is not None:
+    batches = data.mixed(generated, run_dir, teacher, teacher_config, frozen)
   folder.mkdir(parents=True, exist_ok=True)
-  (folder / 'operative_config.gin').write_text(gin_setup.operative_config())
+  (folder / resumed.CONFIG_FILE).write_text(config_text, encoding='utf-8')
   state = trainer.train(
     run_dir,
     params,

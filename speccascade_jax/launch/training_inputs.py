@@ -79,12 +79,14 @@ class Data:
     self,
     generated: Generated,
     run_dir: str,
+    directory: str,
     teacher: t5_config.T5Config,
     params: base.Params,
   ) -> trainer.Batches:
     """The same, with a share of batches of the teacher's own texts.
 
-    The texts are made first, and kept in RUN_DIR/generated.jsonl.
+    The texts are made first, and kept in RUN_DIR/generated.jsonl with the
+    digest of the teacher's `directory`.
     """
     from speccascade_jax.data import batches
 
@@ -98,6 +100,7 @@ class Data:
       params,
       sources,
       pathlib.Path(run_dir) / 'generated.jsonl',
+      teacher=native.digest(directory),
       temperature=generated.temperature,
       max_length=length,
       batch_size=generated.batch_size,

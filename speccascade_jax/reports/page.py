@@ -53,6 +53,7 @@ def render(sweep: runs_lib.Sweep) -> str:
       groups=[_group(point, columns, sweep) for point in points],
       marks=tables.MARKS,
       texts=_texts(sweep, points),
+      truncated=tables.truncated(sweep),
       unfinished=tables.unfinished(sweep),
       circumstances=_circumstances(sweep),
       signatures=_signatures(sweep),

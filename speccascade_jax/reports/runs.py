@@ -54,6 +54,7 @@ class Run:
   verifier_calls_per_example: float | None
   drafter_steps_per_example: float | None
   num_examples: int | None
+  num_truncated: int | None = None  # Of them, inputs that were cut.
 
   @property
   def point(self) -> tuple:
@@ -223,7 +224,7 @@ _MEASURED = (
   *('latency_ms_p50', 'latency_ms_p95', 'tokens_per_s', 'compile_s'),
   *('warmup_ms', 'acceptance_rate', 'rejection_rate', 'deferral_rate'),
   *('block_efficiency', 'verifier_calls_per_example'),
-  *('drafter_steps_per_example', 'num_examples'),
+  *('drafter_steps_per_example', 'num_examples', 'num_truncated'),
 )
 
 
@@ -290,7 +291,7 @@ def _mean(trials: Sequence[Run]) -> Run:
   measured: dict[str, Any] = {
     name: _average([getattr(run, name) for run in trials])
     for name in _MEASURED
-    if name != 'num_examples'
+    if name not in ('num_examples', 'num_truncated')
   }
   sem = measured['relative_latency_sem']
   if sem is not None:

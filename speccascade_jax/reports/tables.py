@@ -177,7 +177,7 @@ def text(sweep: runs_lib.Sweep, width: int | None = None) -> str:
     lines.append('')
   lines += [f'{m} {meaning}' for m, meaning in MARKS.items() if m in used]
   hidden = [c.heading for c in all_columns if c not in shown]
-  notes = _sentences(sweep, points) + unfinished(sweep)
+  notes = _sentences(sweep, points) + truncated(sweep) + unfinished(sweep)
   if hidden:
     notes.append(
       f'Left out to fit {width} characters: {", ".join(hidden)}. The files of '
@@ -213,7 +213,8 @@ def markdown(sweep: runs_lib.Sweep) -> str:
     lines.append(f'\\{sign} {MARKS[sign]}  ')
   lines.append('')
   lines += [f'- {_escaped(line)}' for line in _sentences(sweep, points)]
-  lines += [f'- {_escaped(line)}' for line in unfinished(sweep)]
+  left = truncated(sweep) + unfinished(sweep)
+  lines += [f'- {_escaped(line)}' for line in left]
   lines += ['', *(f'- {c.heading}: {c.meaning}' for c in shown)]
   return '\n'.join(lines) + '\n'
 
@@ -253,6 +254,19 @@ def heading(sweep: runs_lib.Sweep) -> str:
     str(header.get('device') or 'unknown device'),
   ]
   return ', '.join(parts)
+
+
+def truncated(sweep: runs_lib.Sweep) -> list[str]:
+  """A line if inputs were cut; none where it is not known."""
+  # All runs read the same inputs, but an unfinished sweep may lack a few.
+  count = max((run.num_truncated or 0 for run in sweep.runs), default=0)
+  if not count:
+    return []
+  return [
+    f'Inputs cut to the input length: {count} of '
+    f'{sweep.header.get("num_examples", "?")}. Quality suffers; sweep with a '
+    'larger input_length.'
+  ]
 
 
 def unfinished(sweep: runs_lib.Sweep) -> list[str]:

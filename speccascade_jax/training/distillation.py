@@ -11,6 +11,7 @@ tokens is ever stored.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+import hashlib
 import itertools
 import json
 import math
@@ -76,6 +77,7 @@ def generate_targets(
   inputs: Sequence[Sequence[int]],
   path: str | os.PathLike[str],
   *,
+  teacher: str,
   temperature: float,
   max_length: int,
   batch_size: int = 64,
@@ -95,6 +97,7 @@ def generate_targets(
     params: its parameters.
     inputs: token ids of every source, EOS at the end, without padding.
     path: the file; made if it is not there.
+    teacher: digest of the verifier, see `checkpoints.native.digest`.
     temperature: 0 is greedy; 1 samples from the verifier itself, which is
       what keeps a drafter close to it on average.
     max_length: most tokens of a text, EOS included.
@@ -108,10 +111,13 @@ def generate_targets(
     `max_length` has no EOS.
 
   Raises:
-    ValueError: if the file was made with other settings or for other inputs.
+    ValueError: if the file was made by another verifier, with other settings
+      or for other inputs; names what differs.
   """
   path = pathlib.Path(path)
   header = {
+    'teacher': teacher,
+    'inputs': _digest(inputs),
     'temperature': float(temperature),
     'max_length': max_length,
     'seed': seed,
@@ -184,6 +190,14 @@ def interleave(
     yield next(generated if due else corpus)
 
 
+def _digest(inputs: Sequence[Sequence[int]]) -> str:
+  """16 hexadecimal digits that stand for all token ids, row by row."""
+  total = hashlib.sha256()
+  for row in inputs:
+    total.update(json.dumps([int(token) for token in row]).encode())
+  return total.hexdigest()[:16]
+
+
 def _groups(
   inputs: Sequence[Sequence[int]],
   found: dict[int, list[int]],
@@ -221,8 +235,14 @@ def _read(path: pathlib.Path, header: dict) -> dict[int, list[int]]:
       file.truncate(len(whole))
   rows = [json.loads(line) for line in whole.splitlines()]
   if rows and rows[0] != header:
+    # An older version did not write every name.
+    differing = [
+      f'{name} was {rows[0].get(name, "not recorded")} and is {value} now'
+      for name, value in header.items()
+      if rows[0].get(name) != value
+    ]
     raise ValueError(
-      f'{path} was made with {rows[0]}, this run wants {header}. Take another '
-      'file, or remove this one.'
+      f'{path} holds other texts: {"; ".join(differing)}. Take another run '
+      'directory, or remove the file to have its texts made again.'
     )
   return {row['example']: row['tokens'] for row in rows[1:]}

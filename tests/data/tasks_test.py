@@ -7,6 +7,7 @@ import sys
 import pytest
 import seqio
 
+from speccascade_jax import zoo
 from speccascade_jax.data import corpora
 from speccascade_jax.data import debian
 from speccascade_jax.data import source
@@ -153,3 +154,8 @@ def test_the_core_needs_neither_tensorflow_nor_seqio():
     [sys.executable, '-c', code], capture_output=True, text=True, check=True
   )
   assert done.stdout == '[]\n'
+
+
+def test_prefixes_of_the_shipped_pairs_are_those_of_their_tasks():
+  assert set(zoo.PREFIXES) == set(zoo.names())
+  assert zoo.PREFIXES['debian'] == debian.PREFIXES

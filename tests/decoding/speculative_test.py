@@ -4,6 +4,7 @@ Its law under sampling is the subject of `laws_test`.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -345,8 +346,14 @@ def test_would_catch_a_cache_that_is_not_rolled_back(broken):
   [
     (dict(gamma=0), 'gamma must be a positive integer, got 0'),
     (dict(max_length=0), 'max_length must be a positive integer, got 0'),
+    (dict(gamma=True), 'gamma must be a positive integer, got True'),
+    (dict(max_length=3.0), 'max_length must be a positive integer, got 3.0'),
     (dict(alpha=float('nan')), 'alpha must be a number, got nan'),
+    (dict(alpha=True), 'alpha must be a number, got True'),
+    (dict(alpha='0.1'), "alpha must be a number, got '0.1'"),
+    (dict(alpha=jnp.zeros(1)), r'alpha must be a number, got Array\(\[0'),
     (dict(temperature=-1.0), 'temperature must be positive and finite'),
+    (dict(temperature=np.ones(1)), r'temperature must be a number, got array'),
     (dict(temperature=0.0), 'greedy=True'),
     (dict(keys=KEYS[:2]), 'inputs have 3 rows, keys have shape'),
     (dict(keys=jnp.zeros((3, 2), jnp.uint32)), 'typed PRNG keys'),
@@ -357,6 +364,39 @@ def test_bad_input_is_named_before_anything_compiles(wrong, message):
   model = tabular.step_model(V)
   with pytest.raises(ValueError, match=message):
     decode(*params(0), model, **wrong)
+
+
+@pytest.mark.parametrize('name', ['alpha', 'temperature'])
+@pytest.mark.parametrize('wrong', [jnp.ones(1), jnp.array(True)])
+def test_traced_settings_are_checked_too(name, wrong):
+  model = tabular.step_model(V)
+  traced = jax.jit(lambda value: decode(*params(0), model, **{name: value}))
+  with pytest.raises(ValueError, match=f'{name} must be a number, got .*Trac'):
+    traced(wrong)
+
+
+def test_numpy_settings_and_equal_partials_share_one_program():
+  traces = []
+
+  def rule(q, p, q_conf, p_conf, alpha, *, least):
+    traces.append(1)
+    return deferral.mix(q, p, q_conf.max(-1) < least - alpha)
+
+  model = tabular.step_model(V)
+
+  def run(**options):
+    inline = functools.partial(rule, least=0.9)
+    verify = functools.partial(verification.verify_tokens)
+    options = dict(rule=inline, verify=verify, alpha=0.1) | options
+    return decode(*params(0), model, **options)
+
+  first = run(gamma=3, max_length=12)
+  again = run(gamma=np.int64(3), max_length=np.int32(12), alpha=np.float64(0.1))
+  integral = jax.jit(lambda alpha: run(alpha=alpha))
+  assert sum(traces) == 1
+  assert_same_text(first, again)
+  # Rules always see a floating alpha.
+  assert_same_text(integral(jnp.int32(0)), run(alpha=0.0))
 
 
 def test_models_of_different_vocabularies_are_refused():

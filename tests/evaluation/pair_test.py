@@ -1,12 +1,16 @@
 """A sweep through the real thing: a tiny T5 pair with random weights."""
 
+import dataclasses
 import json
+import pathlib
 
 import jax
+import numpy as np
 import pytest
 
 from speccascade_jax import deferral
 from speccascade_jax import pair as pairs
+from speccascade_jax.checkpoints import native
 from speccascade_jax.evaluation import base
 from speccascade_jax.evaluation import evaluator
 from speccascade_jax.evaluation import methods
@@ -56,6 +60,7 @@ def _points():
       methods.Method(model='drafter'),
       methods.Method(rule=deferral.verifier_only),
       methods.Method(rule=deferral.opt, alphas=(0.0, 0.2, 0.6)),
+      methods.Method(rule=deferral.lossy, alphas=(0.3,)),
     ],
     gammas=(3,),
     temperatures=(0.0, 0.5, 1.0),
@@ -80,6 +85,30 @@ def _runs(run_dir):
     yield json.loads(path.read_text()), [json.loads(r) for r in rows], summary
 
 
+def test_the_digest_is_of_what_the_pair_computes_with(pair, tmp_path):
+  paths = tiny_pair.save(tmp_path)
+  assert pairs.load_pair(**paths).digest == pair.digest
+  assert pairs.load_pair(**paths, dtype='bfloat16').digest != pair.digest
+  found = {pair.digest}
+  for name in ('drafter', 'verifier'):
+    # The same name and shapes, trained once more.
+    config, params = native.load(paths[name])
+    native.save(paths[name], config, jax.tree.map(lambda x: x + 1e-3, params))
+    found.add(pairs.load_pair(**paths).digest)
+  config, params = native.load(paths['verifier'])
+  config = dataclasses.replace(config, dropout_rate=0.5)
+  native.save(paths['verifier'], config, params)
+  found.add(pairs.load_pair(**paths).digest)
+  vocabulary = tmp_path / 'spiece.model'
+  vocabulary.write_bytes(pathlib.Path(paths['vocabulary']).read_bytes())
+  copied = paths | {'vocabulary': vocabulary}
+  assert pairs.load_pair(**copied).digest in found
+  # A protobuf's later fields are merged: an empty one changes bytes alone.
+  vocabulary.write_bytes(vocabulary.read_bytes() + b'\x12\x00')
+  found.add(pairs.load_pair(**copied).digest)
+  assert len(found) == 5
+
+
 def test_alphas_and_temperatures_of_a_sweep_compile_once(swept):
   generator, _ = swept
   first = {}
@@ -92,8 +121,8 @@ def test_alphas_and_temperatures_of_a_sweep_compile_once(swept):
     if program in first:
       assert compiled == 0, settings
     first.setdefault(program, compiled)
-  # Verifier, drafter, lossless and OPT, each greedy and sampled.
-  assert len(first) == 8
+  # Verifier, drafter, lossless, OPT and lossy, each greedy and sampled.
+  assert len(first) == 10
   assert all(compiled > 0 for compiled in first.values())
 
 
@@ -123,6 +152,33 @@ def test_counters_add_up(swept):
       assert summary['block_efficiency'] == 1.0
     if config['rule'] == 'verifier_only':
       assert summary['deferral_rate'] == 1.0
+    if config['rule'] == 'lossy':
+      assert {row['deferred'] for row in rows} == {None}
+      assert summary['deferral_rate'] is None
+      assert summary['acceptance_rate'] is not None
+
+
+@pytest.mark.parametrize('model', ['drafter', 'verifier', 'pair'])
+def test_stats_and_summaries_leave_out_the_same_rates(swept, pair, model):
+  _, run_dir = swept
+  summaries = [
+    summary
+    for config, _, summary in _runs(run_dir)
+    if config['model'] == model and config['rule'] in (None, 'lossy')
+  ]
+  out = pair.generate(
+    list(_TEXTS),
+    rule=deferral.lossy,
+    alpha=0.3,
+    gamma=3,
+    model=model,
+    **_LENGTHS,
+  )
+  names = ('acceptance_rate', 'rejection_rate', 'deferral_rate')
+  for summary in summaries:
+    for name in (*names, 'block_efficiency'):
+      undefined = np.isnan(out.stats[name]).all()
+      assert undefined == (summary[name] is None), name
 
 
 def test_a_batch_draws_what_the_sweep_drew_row_by_row(swept, pair):

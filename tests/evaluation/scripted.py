@@ -43,6 +43,7 @@ class Clock:
 class Output:
   texts: list[str]
   lengths: np.ndarray
+  truncated: np.ndarray
   stats: dict[str, np.ndarray]
 
 
@@ -53,6 +54,7 @@ class Scripted:
   seconds: dict[str, float] = dataclasses.field(default_factory=dict)
   calls: list[dict] = dataclasses.field(default_factory=list)
   sleep: Callable[[float], None] = time.sleep
+  longest: int = 99  # Longer inputs are cut [characters].
 
   def generate(self, texts, *, row_ids, key, model, **settings) -> Output:
     self.sleep(self.seconds.get(model, 0.0))
@@ -75,7 +77,8 @@ class Scripted:
       'resampled': ids * 0 + 1 * pair,
       'deferred': ids * np.float32(0.1) * pair,
     }
-    return Output(written, ids + 4, counters)
+    cut = np.array([len(text) > self.longest for text in texts])
+    return Output(written, ids + 4, cut, counters)
 
 
 def agreement(targets, predictions):
@@ -111,6 +114,7 @@ def points(**settings) -> list[methods.RunPoint]:
 SWEEP = {
   'task': 'scripted',
   'pair': 'none',
+  'pair_digest': '0123',
   'split': 'test',
   'primary_metric': 'agreement',
   'input_length': 8,

@@ -5,6 +5,9 @@ import pytest
 from speccascade_jax.evaluation import methods
 from speccascade_jax.evaluation import results
 from speccascade_jax.evaluation import sweep
+from speccascade_jax.reports import page
+from speccascade_jax.reports import runs
+from speccascade_jax.reports import tables
 from tests.evaluation import scripted
 
 
@@ -131,6 +134,7 @@ def test_summary_by_hand():
       accepted=3,
       resampled=1,
       deferred=1.5,
+      truncated=True,
     ),
     dict(
       latency_ms=30.0,
@@ -141,6 +145,7 @@ def test_summary_by_hand():
       accepted=12,
       resampled=0,
       deferred=0.5,
+      truncated=False,
     ),
   ]
   summary = sweep.summarise(rows, speculative=True)
@@ -156,12 +161,33 @@ def test_summary_by_hand():
     'verifier_calls_per_example': 2.5,
     'drafter_steps_per_example': 15.0,
     'num_examples': 2,
+    'num_truncated': 1,
+  }
+  undefined = [row | {'deferred': None} for row in rows]
+  assert sweep.summarise(undefined, speculative=True) == summary | {
+    'deferral_rate': None
   }
   alone = sweep.summarise(rows, speculative=False)
   assert alone['acceptance_rate'] is None
   assert alone['rejection_rate'] is None
   assert alone['deferral_rate'] is None
   assert alone['block_efficiency'] == 4.0
+
+
+def test_inputs_that_were_cut_are_counted_and_told(tmp_path):
+  _sweep(tmp_path, scripted.Scripted(longest=6), count=12)
+  for _, rows, summary in _runs(tmp_path):
+    # Of 'satz 0' to 'satz 11' the last two are too long.
+    assert [row['truncated'] for row in rows] == [False] * 10 + [True] * 2
+    assert summary['num_truncated'] == 2
+  loaded = runs.load(tmp_path)
+  said = 'Inputs cut to the input length: 2 of 12.'
+  assert said in tables.text(loaded, 200)
+  assert said in tables.markdown(loaded)
+  assert said in page.render(loaded)
+  _sweep(tmp_path / 'whole', count=12)
+  whole = runs.load(tmp_path / 'whole')
+  assert 'Inputs cut' not in tables.text(whole) + page.render(whole)
 
 
 def test_a_finished_sweep_runs_nothing_again(tmp_path):
@@ -265,4 +291,24 @@ def test_a_directory_of_another_sweep_is_refused_by_name(tmp_path):
   generator = scripted.Scripted()
   with pytest.raises(results.ResultsError, match='max_length is 16 there'):
     _sweep(tmp_path, generator, max_length=32)
+  # The same name, but trained again.
+  with pytest.raises(
+    results.ResultsError, match="pair_digest is '0123' there and '4567' here"
+  ):
+    _sweep(tmp_path, generator, pair_digest='4567')
+  assert generator.calls == []
+
+
+def test_a_directory_that_does_not_say_its_pair_is_refused(tmp_path):
+  """One that was begun before the digest was recorded."""
+  _sweep(tmp_path)
+  path = tmp_path / 'sweep.json'
+  header = json.loads(path.read_text())
+  del header['pair_digest']
+  path.write_text(json.dumps(header))
+  generator = scripted.Scripted()
+  with pytest.raises(
+    results.ResultsError, match='does not say pair_digest.*another run dir'
+  ):
+    _sweep(tmp_path, generator)
   assert generator.calls == []

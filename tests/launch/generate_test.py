@@ -7,6 +7,7 @@ import pytest
 
 from speccascade_jax import __main__ as commands
 from speccascade_jax import pair as pairs
+from speccascade_jax import zoo
 from tests.evaluation import tiny_pair
 
 _TEXTS = ['It is a text editor.', 'Tools to build packages.', 'A game.']
@@ -103,3 +104,13 @@ def test_a_mistake_ends_in_one_line(base, capsys, flags, said):
   out, err = _lines(capsys)
   assert not out and said in err and 'Traceback' not in err
   assert err.count('\n') == 1
+
+
+def test_a_forgotten_prefix_of_the_shipped_pair_is_told(capsys, recwarn):
+  flags = ['--max_length=1', '--model=drafter', 'A game.', 'A tool.']
+  with pytest.warns(UserWarning, match='begins with no task.*--prefix'):
+    assert commands.main(['generate', *flags]) == 0
+  recwarn.clear()
+  for prefix in zoo.PREFIXES['debian'].values():
+    assert commands.main(['generate', *flags, f'--prefix={prefix}']) == 0
+  assert not [w for w in recwarn if 'begins with' in str(w.message)]

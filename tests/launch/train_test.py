@@ -110,6 +110,8 @@ def test_a_drafter_is_distilled_on_texts_of_its_verifier(
   assert status == 0, capsys.readouterr().err
   lines = (run_dir / 'generated.jsonl').read_text().splitlines()
   assert len(lines) == 1 + 5
+  made_by = json.loads(lines[0])['teacher']
+  assert made_by == native.digest(verifier / 'export')
   validation = [r for r in _rows(run_dir) if 'validation/kl' in r]
   assert validation[-1]['validation/kl'] > 0.0
   config, _ = native.load(run_dir / 'export')
@@ -141,5 +143,33 @@ def test_a_checkpoint_of_another_shape_is_not_fine_tuned(verifier, capsys):
   native.save(folder, other, native.init(other, jax.random.key(0)))
   path = verifier.parent / 'train.gin'
   arguments = [f'--gin_file={path}', f'--gin.train.initial="{folder}"']
+  arguments.append(f'--gin.RUN_DIR="{verifier.parent / "new"}"')
   assert commands.main(['train', *arguments]) == 1
   assert f'{folder} holds a model of T5Config' in capsys.readouterr().err
+
+
+def test_a_run_is_not_taken_up_with_another_config(verifier, capsys):
+  path = verifier / 'operative_config.gin'
+  kept, rows = path.read_text(), _rows(verifier)
+  bindings = ['schedule.peak=2e-2', 'SEED=1', 'Loop.num_steps=3']
+  arguments = [f'--gin_file={verifier.parent / "train.gin"}']
+  arguments += [f'--gin.{binding}' for binding in bindings]
+  assert commands.main(['train', *arguments]) == 1
+  message = capsys.readouterr().err
+  assert 'schedule.peak is 0.01 there and 0.02 here' in message
+  # By the names of what reads the macro, which is one line of the config.
+  assert 'Loop.seed is 0 there and 1 here' in message
+  assert 'train.seed is 0 there and 1 here' in message
+  assert 'Loop.num_steps is' not in message
+  assert path.read_text() == kept and _rows(verifier) == rows
+
+
+def test_what_does_not_bear_on_the_past_may_change(tmp_path, capsys):
+  config, run_dir = tmp_path / 'train.gin', tmp_path / 'run'
+  assert _command(config, _VERIFIER, run_dir=run_dir, num_steps=2) == 0
+  arguments = [f'--gin_file={config}', '--gin.Loop.checkpoint_every=7']
+  arguments.append(f'--gin.train.export_dir="{tmp_path / "other"}"')
+  assert commands.main(['train', *arguments]) == 0, capsys.readouterr().err
+  assert native.load(tmp_path / 'other')
+  stored = (run_dir / 'operative_config.gin').read_text()
+  assert 'Loop.checkpoint_every = 7' in stored

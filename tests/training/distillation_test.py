@@ -116,7 +116,12 @@ def test_streams_are_mixed_evenly_and_taken_up_anywhere(share):
 _MODEL = step_model.step_model(tiny_run.CONFIG)
 _INPUTS = [[3 + i % 7] * (1 + i % 5) + [1] for i in range(11)]
 _SETTINGS = dict(
-  temperature=1.0, max_length=6, batch_size=4, widths=(4, 6), progress=False
+  teacher='0123',
+  temperature=1.0,
+  max_length=6,
+  batch_size=4,
+  widths=(4, 6),
+  progress=False,
 )
 
 
@@ -173,12 +178,34 @@ def test_the_file_is_read_back_and_what_is_missing_is_made_again(
   assert whole == targets
 
 
-def test_a_file_of_other_settings_is_refused(generated):
+@pytest.mark.parametrize(
+  'changes, named',
+  [
+    (dict(temperature=0.0), 'temperature was 1.0 and is 0.0 now'),
+    (dict(teacher='4567'), 'teacher was 0123 and is 4567 now'),
+    (dict(inputs=[[4, 1], *_INPUTS[1:]]), 'inputs was .* and is .* now'),
+  ],
+)
+def test_a_file_of_something_else_is_refused(generated, changes, named):
   path, _ = generated
-  with pytest.raises(ValueError, match='targets.jsonl was made with'):
-    distillation.generate_targets(
-      None, None, _INPUTS, path, **_SETTINGS | dict(temperature=0.0)
-    )
+  arguments = dict(inputs=_INPUTS, **_SETTINGS) | changes
+  with pytest.raises(ValueError, match=f'targets.jsonl holds other.*{named}'):
+    distillation.generate_targets(None, None, path=path, **arguments)
+
+
+def test_a_file_that_does_not_say_its_teacher_is_refused(generated, tmp_path):
+  """One that was begun before teacher and inputs were recorded."""
+  lines = generated[0].read_text().splitlines(keepends=True)
+  header = json.loads(lines[0])
+  del header['teacher'], header['inputs']
+  old = tmp_path / 'old.jsonl'
+  old.write_text(json.dumps(header) + '\n' + ''.join(lines[1:]))
+  with pytest.raises(ValueError, match='teacher was not recorded and is 0123'):
+    distillation.generate_targets(None, None, _INPUTS, old, **_SETTINGS)
+
+
+def test_inputs_that_are_too_long_are_named(generated):
+  path, _ = generated
   with pytest.raises(ValueError, match='input 3 has 9 tokens'):
     distillation.generate_targets(
       None,
