@@ -32,6 +32,7 @@ from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax import zoo
 from speccascade_jax.checkpoints import native
 from speccascade_jax.decoding import autoregressive
+from speccascade_jax.decoding import call_times as call_times_lib
 from speccascade_jax.decoding import speculative
 from speccascade_jax.decoding import stats as decoding_stats
 from speccascade_jax.models import protocol
@@ -191,6 +192,38 @@ class Pair:
     return self._output(
       jax.device_get(generation), truncated, alone=model != PAIR
     )
+
+  def call_times(
+    self, widths: Sequence[int], *, input_length: int, max_length: int
+  ) -> dict[str, float]:
+    """Milliseconds of single model calls at batch size 1, by name.
+
+    Args:
+      widths: tokens that a verifier call scores; gamma + 1 is that of a block.
+      input_length: width of the inputs, as in `generate`.
+      max_length: likewise.
+
+    Returns:
+      'drafter_start', 'verifier_start', 'drafter_1' for a drafter step, and
+      'verifier_K' for each K of `widths`. See `decoding.call_times`.
+    """
+    calls = 16
+    programs = {
+      f'{name}_{call}': program
+      for name, model, of in (
+        (DRAFTER, self.drafter, (1,)),
+        (VERIFIER, self.verifier, widths),
+      )
+      for call, program in call_times_lib.programs(
+        model.step,
+        model.params,
+        of,
+        calls=calls,
+        input_length=input_length,
+        max_length=max_length,
+      ).items()
+    }
+    return call_times_lib.medians_ms(programs, calls=calls)
 
   def pieces(self, tokens: Sequence[int]) -> list[str]:
     """The vocabulary's piece of every token, for display."""

@@ -3,19 +3,78 @@
 Every function takes two lists of texts, of the same length and order, and
 returns values by name, all of them percentages. The libraries are imported
 where they are used, as each takes a while.
+
+A metric's attribute `statistics` is a function of the same arguments that
+tells what each example adds to the value, see `Statistics`: sweeps resample it
+for their intervals. It is not required of a metric; `statistics_of` gives it
+to one's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from typing import Any, TypeVar
 
+import numpy as np
 import seqio
+
+_Metric = TypeVar('_Metric', bound=Callable[..., Any])
 
 
 class Signature(str, seqio.metrics.Text):
   """How a value came about: a text to JSON, a `Text` to seqio's loggers."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+  """What every example adds to a metric.
+
+  Attributes:
+    rows: [examples, S] numbers that add up over examples.
+    finish: (sums [S] over some examples, how many) -> {name: value}.
+  """
+
+  rows: np.ndarray
+  finish: Callable[[np.ndarray, int], Mapping[str, float]]
+
+
+def statistics_of(
+  statistics: Callable[[Sequence[Any], Sequence[str]], Statistics],
+) -> Callable[[_Metric], _Metric]:
+  """Decorates a metric with the function that gives its `Statistics`."""
+
+  def attach(metric_fn: _Metric) -> _Metric:
+    setattr(metric_fn, 'statistics', statistics)  # noqa: B010 - for mypy.
+    return metric_fn
+
+  return attach
+
+
+def _bleu_statistics(targets, predictions) -> Statistics:
+  from sacrebleu.metrics import BLEU
+
+  return _sacrebleu_statistics('bleu', BLEU(), targets, predictions)
+
+
+def _chrf_statistics(targets, predictions) -> Statistics:
+  from sacrebleu.metrics import CHRF
+
+  return _sacrebleu_statistics('chrf', CHRF(), targets, predictions)
+
+
+def _rouge_statistics(targets, predictions) -> Statistics:
+  scores = _rouge_scores(targets, predictions)
+  return Statistics(
+    np.array([[score[name] for name in _ROUGE] for score in scores]),
+    lambda sums, count: {
+      name: float(total) / count
+      for name, total in zip(_ROUGE, sums, strict=True)
+    },
+  )
+
+
+@statistics_of(_bleu_statistics)
 def bleu(
   targets: Sequence[str], predictions: Sequence[str]
 ) -> dict[str, float | Signature]:
@@ -32,6 +91,7 @@ def bleu(
   return _sacrebleu('bleu', BLEU(), targets, predictions)
 
 
+@statistics_of(_chrf_statistics)
 def chrf(
   targets: Sequence[str], predictions: Sequence[str]
 ) -> dict[str, float | Signature]:
@@ -48,6 +108,7 @@ def chrf(
   return _sacrebleu('chrf', CHRF(), targets, predictions)
 
 
+@statistics_of(_rouge_statistics)
 def rouge(
   targets: Sequence[str], predictions: Sequence[str]
 ) -> dict[str, float]:
@@ -62,16 +123,27 @@ def rouge(
   Raises:
     ValueError: if there are no texts, or not one prediction a target.
   """
+  scores = _rouge_scores(targets, predictions)
+  return {
+    name: sum(score[name] for score in scores) / len(scores) for name in _ROUGE
+  }
+
+
+_ROUGE = ('rouge1', 'rouge2', 'rougeL')
+
+
+def _rouge_scores(
+  targets: Sequence[str], predictions: Sequence[str]
+) -> list[dict[str, float]]:
+  """F-measures of every example, in percent."""
   from rouge_score import rouge_scorer
 
   _check(targets, predictions)
-  names = ['rouge1', 'rouge2', 'rougeL']
-  scorer = rouge_scorer.RougeScorer(names, use_stemmer=True)
+  scorer = rouge_scorer.RougeScorer(list(_ROUGE), use_stemmer=True)
   scores = [scorer.score(t, p) for t, p in zip(targets, predictions)]
-  return {
-    name: 100 * sum(score[name].fmeasure for score in scores) / len(scores)
-    for name in names
-  }
+  return [
+    {name: 100 * score[name].fmeasure for name in _ROUGE} for score in scores
+  ]
 
 
 def _sacrebleu(
@@ -81,6 +153,22 @@ def _sacrebleu(
   score = metric.corpus_score(list(predictions), [list(targets)]).score
   signature = str(metric.get_signature())
   return {name: score, f'{name}_signature': Signature(signature)}
+
+
+def _sacrebleu_statistics(
+  name: str, metric, targets: Sequence[str], predictions: Sequence[str]
+) -> Statistics:
+  """Counts and lengths of every example, as sacrebleu's own bootstrap adds."""
+  _check(targets, predictions)
+  # Private, and what `corpus_score(n_bootstrap=...)` is made of; that itself
+  # draws anew for every system, which pairs nothing.
+  rows = metric._extract_corpus_statistics(list(predictions), [list(targets)])
+  return Statistics(
+    np.array(rows),
+    lambda sums, _: {
+      name: metric._compute_score_from_stats(sums.tolist()).score
+    },
+  )
 
 
 def _check(targets: Sequence[str], predictions: Sequence[str]) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 
 # metric_fn(targets, predictions) -> {name: value}, as in seqio. A text among
 # the values is a signature (say sacrebleu's), kept under the name without
-# `_signature`.
+# `_signature`. A metric may have an attribute `statistics`, a function of the
+# same arguments that returns `Statistics`; it then gets intervals for little.
 MetricFn = Callable[[Sequence[Any], Sequence[str]], Mapping[str, Any]]
 
 
@@ -25,6 +26,18 @@ class Example:
   example: int
   source: str  # With the task's prefix, as the model reads it.
   target: Any  # What the metrics compare with: a text, or several.
+
+
+class Statistics(Protocol):
+  """What a metric needs to know of its examples, in a form that adds up."""
+
+  @property
+  def rows(self) -> np.ndarray:
+    """[examples, S] statistics."""
+
+  @property
+  def finish(self) -> Callable[[np.ndarray, int], Mapping[str, float]]:
+    """(sums [S] over some examples, how many) -> {name: value}."""
 
 
 class Output(Protocol):
@@ -57,3 +70,16 @@ class Generator(Protocol):
 
   @property
   def generate(self) -> Callable[..., Output]: ...
+
+
+class Timed(Protocol):
+  """A generator that can also time single calls, for the cost model.
+
+  `call_times(widths, *, input_length, max_length)` returns milliseconds at
+  batch size 1 by name: `drafter_start` and `verifier_start`, `drafter_1` for
+  a drafter step, and `verifier_K` for a call that scores K tokens, for each K
+  of `widths`.
+  """
+
+  @property
+  def call_times(self) -> Callable[..., Mapping[str, float]]: ...

@@ -6,10 +6,17 @@
     sweep.json             what was run, on what, and the runs in order
     operative_config.gin
     examples.jsonl         sources and targets, one line an example
+    call_times.json        single model calls, for the cost model
     runs/KEY/config.json   one point of the grid; KEY is a hash of it
     runs/KEY/examples.jsonl  one line an example, as soon as it is done
+    runs/KEY/retimed-N.jsonl  the verifier, timed again beside new runs of
+                           start N
     runs/KEY/warmup.json   compile and warm-up time
+    runs/KEY/replicates.json  of the bootstrap, see `bootstrap`
     runs/KEY/summary.json  written last
+
+The first start of a sweep is number 0, and a later one in the same directory
+is one more; every line says in which it was timed.
 
 A line is one `write` to a file opened for appending. The kernel keeps what a
 killed process has written; what a power cut takes is at most the lines since
@@ -212,6 +219,21 @@ class Run:
   def warmup(self, times: Mapping[str, float]) -> None:
     _write_json(self._path / 'warmup.json', times)
 
+  def retimed(self, start: int) -> Log:
+    """Where a finished run is timed again, in this start."""
+    return Log(self._path / f'retimed-{start}.jsonl')
+
+  def timings(self) -> list[Mapping[str, Any]]:
+    """Lines with example, start and latency_ms, of every start."""
+    again = sorted(self._path.glob('retimed-*.jsonl'))
+    logs = [self.log, *map(Log, again)]
+    return [row for log in logs for row in log.rows.values()]
+
+  def write_replicates(self, replicates: Mapping[str, Any]) -> None:
+    """Without line breaks: there are thousands of numbers."""
+    text = json.dumps(replicates, separators=(',', ':'))
+    write_atomically(self._path / 'replicates.json', text + '\n')
+
   def write_summary(self, summary: Mapping[str, Any]) -> None:
     _write_json(self._path / 'summary.json', summary)
 
@@ -231,6 +253,10 @@ class RunDirectory:
   Raises:
     ResultsError: if another process uses the directory, or what it holds
       does not belong to the same sweep.
+
+  Attributes:
+    runs: of the configs, by KEY.
+    start: number of this start.
   """
 
   def __init__(
@@ -246,6 +272,7 @@ class RunDirectory:
     self.path = pathlib.Path(path)
     self.path.mkdir(parents=True, exist_ok=True)
     self.runs: dict[str, Run] = {}
+    self.start = 0
     self._lock = self._acquire()
     try:
       self._write_header(identity, circumstances, configs)
@@ -269,6 +296,17 @@ class RunDirectory:
       run.log.close()
     self.runs = {}
     os.close(self._lock)
+
+  @property
+  def call_times(self) -> dict[str, float] | None:
+    """Milliseconds of single calls, see `base.Timed`; None if not timed."""
+    path = self.path / 'call_times.json'
+    return _read_json(path)['ms'] if path.exists() else None
+
+  @call_times.setter
+  def call_times(self, times: Mapping[str, float]) -> None:
+    content = {'start': self.start, 'ms': dict(times)}
+    _write_json(self.path / 'call_times.json', content)
 
   def _acquire(self) -> int:
     descriptor = os.open(self.path / '.lock', os.O_RDWR | os.O_CREAT, 0o644)
@@ -300,6 +338,7 @@ class RunDirectory:
         )
       check_same(path, {k: stored.get(k) for k in identity}, identity)
       known = stored['runs']
+      self.start = 1 + len(stored.get('resumed', []))
       header = {
         **stored,
         'resumed': [*stored.get('resumed', []), dict(circumstances)],

@@ -8,7 +8,9 @@ order that moves on by one an example::
   example 1   drafter   OPT 0.1   OPT 0.2   verifier
   example 2   OPT 0.1   OPT 0.2   verifier  drafter
 
-so that whatever slows the machine down for a while slows them all.
+so that whatever slows the machine down for a while slows them all. Runs that
+a later start adds are compared with a verifier of that start: it takes its
+turns again, though its texts are there already.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from typing import Any, TypeVar
 import tqdm
 
 from speccascade_jax.evaluation import base
+from speccascade_jax.evaluation import bootstrap
+from speccascade_jax.evaluation import comparison
+from speccascade_jax.evaluation import cost_model
 from speccascade_jax.evaluation import environment
 from speccascade_jax.evaluation import latency
 from speccascade_jax.evaluation import methods
@@ -54,6 +59,8 @@ def sweep(
   primary_metric: str,
   input_length: int,
   max_length: int,
+  replicates: int = 1000,
+  recompute_metrics: bool = False,
   operative_config: str = '',
   progress: bool = True,
 ) -> pathlib.Path:
@@ -77,6 +84,8 @@ def sweep(
     primary_metric: the metric that reports plot; one of the metrics' names.
     input_length: width that all sources are padded to [tokens].
     max_length: most output tokens.
+    replicates: of the bootstrap; 0 gives no intervals.
+    recompute_metrics: see `bootstrap.quality`.
     operative_config: gin's, kept beside the results.
     progress: show a bar on stderr.
 
@@ -102,7 +111,10 @@ def sweep(
     'num_examples': len(examples),
     'metrics': _metric_names(metric_fns, examples, primary_metric),
     'primary_metric': primary_metric,
+    'replicates': replicates,
   }
+  if replicates < 0:
+    raise ValueError(f'replicates is {replicates}; it must be at least 0.')
   with results.RunDirectory(
     run_dir,
     identity=identity,
@@ -112,8 +124,12 @@ def sweep(
     operative_config=operative_config,
   ) as directory:
     lengths = {'input_length': input_length, 'max_length': max_length}
+    _time_calls(generator, by_key.values(), directory, lengths)
     _run_all(generator, examples, by_key, directory, lengths, progress)
-    _summarise_all(examples, by_key, directory, metric_fns)
+    counts = bootstrap.draws(len(examples), replicates, points[0].seed)
+    _summarise_all(
+      examples, by_key, directory, metric_fns, counts, recompute_metrics
+    )
     return directory.path
 
 
@@ -138,6 +154,26 @@ def _metric_names(metric_fns, examples, primary_metric) -> list[str]:
   return list(quality)
 
 
+def _time_calls(generator, points, directory, lengths) -> None:
+  """Times single calls, once for all runs that are to be compared by them."""
+  stored = directory.call_times
+  if stored is not None and cost_model.covers(stored, points):
+    return
+  measure = getattr(generator, 'call_times', None)
+  if measure is not None:
+    # All of them anew: times of two starts do not go together.
+    directory.call_times = measure(cost_model.widths(points), **lengths)
+
+
+def _verifiers(by_key) -> dict[tuple, str]:
+  """The key of the verifier's run, by company."""
+  return {
+    point.company(): key
+    for key, point in by_key.items()
+    if point.model == 'verifier'
+  }
+
+
 def _run_all(generator, examples, by_key, directory, lengths, progress):
   companies: dict[tuple, list[str]] = {}
   for key, point in by_key.items():
@@ -148,6 +184,8 @@ def _run_all(generator, examples, by_key, directory, lengths, progress):
     for e in examples
   )
   warm: dict[tuple, latency.WarmUp] = {}
+  verifiers = _verifiers(by_key)
+  retimed: dict[str, results.Log] = {}
   with tqdm.tqdm(
     total=len(by_key) * len(examples),
     initial=done,
@@ -155,29 +193,45 @@ def _run_all(generator, examples, by_key, directory, lengths, progress):
     disable=not progress,
     smoothing=0.05,
   ) as bar:
-    for keys in companies.values():
+    for company, keys in companies.items():
       # A point that is finished needs no program.
       keys = [
         k for k in keys if len(directory.runs[k].log.rows) < len(examples)
       ]
+      reference = verifiers.get(company)
+      logs = {key: directory.runs[key].log for key in keys}
+      if keys and reference is not None and reference not in keys:
+        keys = [reference, *keys]
       for key in keys:
         point = by_key[key]
         if point.program() not in warm:
           bar.set_postfix_str(f'compiling {_name(point)}')
           warm[point.program()] = _warm_up(generator, examples, point, lengths)
         times = warm[point.program()]
-        directory.runs[key].warmup = {
-          'compile_s': times.compile_s,
-          'warmup_ms': times.warmup_ms,
-        }
+        if key in logs:
+          directory.runs[key].warmup = {
+            'compile_s': times.compile_s,
+            'warmup_ms': times.warmup_ms,
+          }
       for i, example in enumerate(examples):
+        missing = {k for k in logs if example.example not in logs[k].rows}
         for key in rotated(keys, i):
-          log = directory.runs[key].log
-          if example.example in log.rows:
+          run = directory.runs[key]
+          again = key == reference and key not in missing
+          if key not in missing and not (again and missing):
             continue
           bar.set_postfix_str(_name(by_key[key]), refresh=False)
-          log.append(_run_one(generator, example, by_key[key], lengths))
-          bar.update()
+          row = _run_one(generator, example, by_key[key], lengths)
+          row['start'] = directory.start
+          if again:
+            retimed.setdefault(key, run.retimed(directory.start)).append(
+              {name: row[name] for name in ('example', 'latency_ms', 'start')}
+            )
+          else:
+            run.log.append(row)
+            bar.update()
+  for log in retimed.values():
+    log.close()
 
 
 def _generate(generator, example, point, lengths):
@@ -217,43 +271,53 @@ def _name(point: methods.RunPoint) -> str:
   return f'{point.label} {" ".join(settings)}'
 
 
-def _summarise_all(examples, by_key, directory, metric_fns) -> None:
+def _summarise_all(
+  examples, by_key, directory, metric_fns, counts, recompute_metrics
+) -> None:
   """Writes all summaries; a verifier's run added later completes them."""
+
+  def in_order(key):
+    # Rows may lie in another order than the examples after a resumed run.
+    return [directory.runs[key].log.rows[e.example] for e in examples]
+
   verifiers = {
-    point.company(): directory.runs[key].log.rows
-    for key, point in by_key.items()
-    if point.model == 'verifier'
+    company: comparison.Verifier(
+      by_key[key], in_order(key), directory.runs[key].timings()
+    )
+    for company, key in _verifiers(by_key).items()
   }
   targets = [example.target for example in examples]
   for key, point in by_key.items():
-    run = directory.runs[key]
-    # Rows may lie in another order than the examples after a resumed run.
-    rows = [run.log.rows[example.example] for example in examples]
-    quality, signatures = scoring.score(
-      metric_fns, targets, [row['prediction'] for row in rows]
+    run, rows = directory.runs[key], in_order(key)
+    verifier = verifiers.get(point.company())
+    predictions = [row['prediction'] for row in rows]
+    quality, signatures = scoring.score(metric_fns, targets, predictions)
+    replicates = {
+      name: bootstrap.rounded(values)
+      for name, values in bootstrap.quality(
+        metric_fns, targets, predictions, counts, recompute=recompute_metrics
+      ).items()
+    }
+    wall = comparison.wall_clock(rows, verifier, counts)
+    model = comparison.modelled(
+      rows, point, verifier, directory.call_times, counts
+    )
+    run.write_replicates(
+      {'quality': replicates} | wall.replicates | model.replicates
     )
     run.write_summary(
       {'quality': quality, 'signatures': signatures}
+      | {
+        'quality_interval': {
+          name: bootstrap.interval(values)
+          for name, values in replicates.items()
+        }
+      }
       | summarise(rows, speculative=point.model == 'pair')
       | (run.warmup or {'compile_s': None, 'warmup_ms': None})
-      | _relative(rows, verifiers.get(point.company()))
+      | wall.summary
+      | model.summary
     )
-
-
-def _relative(
-  rows: Sequence[Mapping[str, Any]],
-  verifier: Mapping[int, Mapping[str, Any]] | None,
-) -> dict[str, float | None]:
-  if verifier is None:
-    return {'relative_latency': None, 'relative_latency_sem': None}
-  times = latency.relative(
-    {row['example']: row['latency_ms'] for row in rows},
-    {row['example']: row['latency_ms'] for row in verifier.values()},
-  )
-  return {
-    'relative_latency': times.ratio,
-    'relative_latency_sem': times.ratio_sem,
-  }
 
 
 def summarise(

@@ -13,18 +13,19 @@ import pathlib
 import sys
 
 from speccascade_jax.reports import figures
+from speccascade_jax.reports import headline
 from speccascade_jax.reports import page
 from speccascade_jax.reports import runs
 from speccascade_jax.reports import tables
 
 
 def report(*, run_dir: str, output: str | None = None) -> pathlib.Path:
-  """Prints the table and writes the files.
+  """Prints the tables and writes the files.
 
   Args:
     run_dir: of a `speccascade sweep`, finished or not.
-    output: folder of table.md, table.csv, the two figures and index.html;
-      RUN_DIR/report by default.
+    output: folder of the tables, the figures and index.html; RUN_DIR/report
+      by default.
 
   Returns:
     The folder.
@@ -33,19 +34,24 @@ def report(*, run_dir: str, output: str | None = None) -> pathlib.Path:
   folder = pathlib.Path(run_dir) / 'report' if output is None else output
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
+  rows = headline.find(sweep)
   files: dict[str, str | bytes] = {
     'table.md': tables.markdown(sweep),
     'table.csv': tables.csv(sweep),
+    'headline.md': headline.markdown(rows, sweep.primary_metric),
+    'headline.csv': headline.csv(rows),
     'quality_vs_latency.png': figures.quality_vs_latency(sweep).png,
     'quality_vs_rejection_rate.png': figures.quality_vs_rejection_rate(
       sweep
     ).png,
-    'index.html': page.render(sweep),
+    'quality_vs_deferral_rate.png': figures.quality_vs_deferral_rate(sweep).png,
+    'index.html': page.render(sweep, rows),
   }
   for name, content in files.items():
     data = content.encode() if isinstance(content, str) else content
     (folder / name).write_bytes(data)
   sys.stdout.write(tables.text(sweep))
+  sys.stdout.write(f'\n{headline.text(rows, sweep.primary_metric)}')
   print(f'\nThe report is in {folder}: {", ".join(files)}')
   print(f'Open {(folder / "index.html").resolve().as_uri()}')
   return folder

@@ -34,6 +34,8 @@ def sweep(
   min_p: float | None = None,
   trials: int = 1,
   seed: int = 0,
+  replicates: int = 1000,
+  recompute_metrics: bool = False,
 ) -> None:
   """Runs the grid; see `gin/runs/sweep.gin` for what the arguments mean."""
   points = methods_lib.expand(
@@ -63,6 +65,8 @@ def sweep(
     primary_metric=primary_metric,
     input_length=input_length,
     max_length=max_length,
+    replicates=replicates,
+    recompute_metrics=recompute_metrics,
     operative_config=gin_setup.operative_config(),
   )
   print(f'Results are in {run_dir}. See them: speccascade report {run_dir}')

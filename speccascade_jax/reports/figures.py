@@ -1,9 +1,16 @@
-"""Quality against latency and against rejections, as PNG.
+"""Quality against latency, rejections and deferrals, as PNG.
 
 One panel a temperature, one curve a method, its points in the order of alpha
-(larger markers: larger alpha). The verifier and the drafter alone are marked,
-the verifier's quality is drawn through as a line, and the quarter in which a
+(larger markers: larger alpha); where many curves would share a panel, every
+gamma has one of its own. The verifier and the drafter alone are marked, the
+verifier's quality is drawn through as a line, and the quarter in which a
 method is both faster and as good is shaded.
+
+Bars are 95 % intervals, as far as there are replicates. Across is that of the
+latency ratio; upright that of the difference to the verifier's quality, drawn
+from the verifier's line: a bar that ends below the line is worse than the
+verifier, whatever the examples. (Intervals of the quality itself are wider,
+mostly by how hard the examples happen to be, which all runs share.)
 """
 
 from __future__ import annotations
@@ -20,6 +27,7 @@ from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure as Canvas
 import matplotlib.lines
 
+from speccascade_jax.reports import intervals
 from speccascade_jax.reports import operating_point
 from speccascade_jax.reports import runs as runs_lib
 from speccascade_jax.reports import series as series_lib
@@ -28,6 +36,7 @@ from speccascade_jax.reports import tables
 _DPI = 160
 _COLUMNS = 2
 _PANEL_INCHES = (5.4, 4.1)
+_CURVES = 8  # More than that in a panel are hard to tell apart.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,24 +81,44 @@ class _Axis:
 
   value: Callable[[runs_lib.Run], float | None]
   label: str
-  error: Callable[[runs_lib.Run], float | None]
+  interval: Callable[[runs_lib.Run], intervals.Interval | None]
   drafter_at: float | None = None  # Where the drafter has no value itself.
   verifier_at: float | None = None
   percent: bool = False
+  faster: bool = False  # Left of the verifier is faster.
+
+
+def _latency_interval(run: runs_lib.Run) -> intervals.Interval | None:
+  """By the bootstrap; for older sweeps by the standard error."""
+  found = run.interval('relative_latency')
+  if found is None and run.relative_latency and run.relative_latency_sem:
+    spread = 1.96 * run.relative_latency_sem
+    at = run.relative_latency
+    found = intervals.Interval(at - spread, at + spread)
+  return found
 
 
 _LATENCY = _Axis(
   value=lambda run: run.relative_latency,
   label='Mean latency relative to the verifier alone (1 = as slow)',
-  error=lambda run: run.relative_latency_sem,
+  interval=_latency_interval,
   verifier_at=1.0,
+  faster=True,
 )
 _REJECTION = _Axis(
   value=lambda run: run.rejection_rate,
   label='Rejection rate (% of the drafted tokens that were judged)',
-  error=lambda run: None,
+  interval=lambda run: None,
   # Nobody judges the drafter alone, so nothing of it is rejected.
   drafter_at=0.0,
+  percent=True,
+)
+_DEFERRAL = _Axis(
+  value=lambda run: run.deferral_rate,
+  label='Deferral rate (% of the output that the rule left to the verifier)',
+  interval=lambda run: None,
+  drafter_at=0.0,
+  verifier_at=1.0,
   percent=True,
 )
 
@@ -106,10 +135,46 @@ def quality_vs_rejection_rate(
   return _draw(sweep, _REJECTION, _DARK if dark else _LIGHT)
 
 
-def _draw(sweep: runs_lib.Sweep, axis: _Axis, theme: _Theme) -> Figure:
+def quality_vs_deferral_rate(
+  sweep: runs_lib.Sweep, dark: bool = False
+) -> Figure:
+  """Primary metric against deferral rate; what the rule alone decides."""
+  return _draw(sweep, _DEFERRAL, _DARK if dark else _LIGHT)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Contents:
+  """What one panel shows."""
+
+  title: str
+  group: runs_lib.Group
+  curves: list[series_lib.Series]
+
+
+def _contents(sweep: runs_lib.Sweep) -> tuple[list[_Contents], int]:
+  """The panels in the order of reading, and how many lie side by side."""
   groups = sweep.groups()
-  columns = min(_COLUMNS, len(groups))
-  rows = -(-len(groups) // columns)
+  curves = [series_lib.of_group(group, sweep) for group in groups]
+  gammas = sorted({run.gamma for run in sweep.runs if run.gamma is not None})
+  if len(gammas) < 2 or max(map(len, curves)) <= _CURVES:
+    panels = [_Contents(g.title, g, c) for g, c in zip(groups, curves)]
+    return panels, min(_COLUMNS, len(panels))
+  split = [
+    _Contents(
+      f'{group.title}, gamma {gamma}',
+      group,
+      series_lib.of_group(group, sweep, gamma),
+    )
+    for group in groups
+    for gamma in gammas
+  ]
+  return split, min(len(gammas), _COLUMNS + 1)
+
+
+def _draw(sweep: runs_lib.Sweep, axis: _Axis, theme: _Theme) -> Figure:
+  contents, columns = _contents(sweep)
+  groups = [content.group for content in contents]
+  rows = -(-len(contents) // columns)
   with matplotlib.rc_context(_settings(theme)):
     canvas = Canvas(
       figsize=(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows + 0.8),
@@ -119,15 +184,25 @@ def _draw(sweep: runs_lib.Sweep, axis: _Axis, theme: _Theme) -> Figure:
       ),
     )
     agg = backend_agg.FigureCanvasAgg(canvas)
-    panels = list(canvas.subplots(rows, columns, squeeze=False).flat)
+    # Panels for several gammas are there to be compared.
+    split = len({group.title for group in groups}) < len(groups)
+    panels = list(
+      canvas.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        sharey='row' if split and len(contents) == rows * columns else False,
+      ).flat
+    )
     placed: list[tuple[Any, float, float, runs_lib.Run]] = []
     entries: dict[str, Any] = {}
-    for panel, group in zip(panels, groups):
-      placed += _panel(panel, group, sweep, axis, theme, entries)
+    for panel, content in zip(panels, contents):
+      placed += _panel(panel, content, sweep, axis, theme, entries)
     for panel in panels[len(groups) :]:
       panel.remove()
     verifier = any(group.verifier for group in groups)
-    _legend(canvas, entries, theme, verifier)
+    sampled = any(run.replicates for run in sweep.runs)
+    _legend(canvas, entries, theme, verifier, sampled)
     out = io.BytesIO()
     canvas.savefig(out, format='png', metadata={'Software': None})
     # Only now is the layout known, and with it where the points are.
@@ -139,15 +214,15 @@ def _draw(sweep: runs_lib.Sweep, axis: _Axis, theme: _Theme) -> Figure:
   return Figure(out.getvalue(), width, height, tuple(marks))
 
 
-def _panel(panel, group, sweep, axis, theme, entries):
-  """Draws one temperature; returns what was placed where."""
-  metric = sweep.primary_metric
-  placed = []
-  panel.set_title(group.title)
+def _panel(panel, content, sweep, axis, theme, entries):
+  """Draws one panel; returns what was placed where."""
+  metric, group = sweep.primary_metric, content.group
+  placed, bars = [], []
+  panel.set_title(content.title)
   panel.set_xlabel(axis.label)
   panel.set_ylabel(f'{tables.metric_name(metric)} (larger is better)')
   point = operating_point.find(group, metric)
-  for curve in series_lib.of_group(group, sweep):
+  for curve in content.curves:
     known = [
       (axis.value(run), run.quality[metric], run)
       for run in curve.runs
@@ -155,6 +230,7 @@ def _panel(panel, group, sweep, axis, theme, entries):
     ]
     if known:
       line = _curve(panel, curve, known, axis, theme)
+      bars += _bars(panel, curve, known, axis, theme, group, metric)
       entries.setdefault(curve.name, line)
       placed += [(panel, x, y, run) for x, y, run in known]
   placed += _references(panel, group, metric, axis, theme)
@@ -163,8 +239,9 @@ def _panel(panel, group, sweep, axis, theme, entries):
       0.5, 0.5, 'nothing measured', ha='center', transform=panel.transAxes
     )
     return placed
-  _frame(panel, placed, group, metric, axis, theme)
-  if point.fastest is not None:
+  _frame(panel, placed, bars, group, metric, axis, theme)
+  drawn = {run.key for _, _, _, run in placed}
+  if point.fastest is not None and point.fastest.key in drawn:
     _ring(panel, point, axis, theme)
   return placed
 
@@ -173,12 +250,7 @@ def _curve(panel, curve: series_lib.Series, known, axis: _Axis, theme: _Theme):
   colour = theme.colour(curve.style)
   xs, ys, runs = zip(*known)
   panel.plot(xs, ys, curve.style.line, color=colour, lw=1.6, zorder=3)
-  for i, (x, y, run) in enumerate(known):
-    error = axis.error(run)
-    if error:
-      panel.plot(
-        [x - error, x + error], [y, y], color=colour, lw=1, alpha=0.5, zorder=2
-      )
+  for i, (x, y, _) in enumerate(known):
     # One point alone is of middling size.
     size = 6.0 + 4.0 * i / (len(known) - 1) if len(known) > 1 else 8.0
     face = _face(curve.style, theme)
@@ -193,6 +265,30 @@ def _curve(panel, curve: series_lib.Series, known, axis: _Axis, theme: _Theme):
     ms=7,
     **_face(curve.style, theme),
   )
+
+
+def _bars(panel, curve, known, axis, theme, group, metric):
+  """Draws the intervals; returns the heights of their ends."""
+  colour, heights = theme.colour(curve.style), []
+  line: dict[str, Any] = dict(color=colour, lw=1, alpha=0.4, zorder=2)
+  verifier = group.verifier
+  reference = verifier and verifier.quality.get(metric)
+  for x, y, run in known:
+    across = axis.interval(run)
+    if across is not None:
+      panel.plot([across.low, across.high], [y, y], **line)
+    if verifier is None or reference is None:
+      upright = run.interval(f'quality.{metric}')
+    else:
+      upright = intervals.difference(
+        run.replicates.get(f'quality.{metric}'),
+        verifier.replicates.get(f'quality.{metric}'),
+      )
+    if upright is not None:
+      ends = [upright.low + (reference or 0), upright.high + (reference or 0)]
+      panel.plot([x, x], ends, **line)
+      heights += ends
+  return heights
 
 
 def _face(style: series_lib.Style, theme: _Theme) -> dict[str, Any]:
@@ -254,10 +350,12 @@ def _references(panel, group, metric, axis: _Axis, theme: _Theme):
   return placed
 
 
-def _frame(panel, placed, group, metric, axis: _Axis, theme: _Theme) -> None:
+def _frame(
+  panel, placed, bars, group, metric, axis: _Axis, theme: _Theme
+) -> None:
   """Limits with room for the labels, the grid and the good quarter."""
   reference = group.verifier and group.verifier.quality.get(metric)
-  xs, ys = [p[1] for p in placed], [p[2] for p in placed]
+  xs, ys = [p[1] for p in placed], [p[2] for p in placed] + bars
   if reference is not None:
     ys.append(reference)  # The line is to be seen, also where no point is.
   spread = max(ys) - min(ys) or max(1.0, abs(ys[0]) * 0.1)
@@ -267,7 +365,7 @@ def _frame(panel, placed, group, metric, axis: _Axis, theme: _Theme) -> None:
   panel.grid(True)
   if axis.percent:
     panel.xaxis.set_major_formatter(lambda x, _: f'{100 * x:g}')
-  if reference is None or axis.verifier_at is None:
+  if reference is None or axis.verifier_at is None or not axis.faster:
     return
   panel.axvline(
     axis.verifier_at, color=theme.faint, lw=0.8, ls=(0, (1, 3)), zorder=1
@@ -316,7 +414,11 @@ def _ring(panel, point, axis: _Axis, theme: _Theme) -> None:
 
 
 def _legend(
-  canvas, entries: dict[str, Any], theme: _Theme, verifier: bool
+  canvas,
+  entries: dict[str, Any],
+  theme: _Theme,
+  verifier: bool,
+  sampled: bool,
 ) -> None:
   """All curves below the panels, as many in a line as fit."""
   if not entries:
@@ -326,6 +428,10 @@ def _legend(
   title = 'Along a curve the markers grow with alpha.'
   if verifier:
     title += ' Thin dashed line: quality of the verifier alone.'
+  if sampled:
+    title += (
+      '\nBars: 95 % intervals, upright of the difference to the verifier.'
+    )
   legend = canvas.legend(
     entries.values(),
     entries.keys(),
@@ -338,6 +444,7 @@ def _legend(
     title_fontsize=9,
   )
   legend.get_title().set_color(theme.faint)
+  legend.get_title().set_multialignment('center')
 
 
 def _halo(theme: _Theme) -> Sequence[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import functools
 import json
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from speccascade_jax.reports import figures as figures_lib
+from speccascade_jax.reports import headline
 from speccascade_jax.reports import operating_point
 from speccascade_jax.reports import runs as runs_lib
 from speccascade_jax.reports import series as series_lib
@@ -20,6 +21,7 @@ _EXAMPLES = 6
 _FIGURES: tuple[tuple[str, Callable[..., figures_lib.Figure]], ...] = (
   ('Quality against latency', figures_lib.quality_vs_latency),
   ('Quality against rejection rate', figures_lib.quality_vs_rejection_rate),
+  ('Quality against deferral rate', figures_lib.quality_vs_deferral_rate),
 )
 
 
@@ -35,11 +37,19 @@ def environment() -> jinja2.Environment:
   )
 
 
-def render(sweep: runs_lib.Sweep) -> str:
-  """The page: operating points, figures, tables, texts and circumstances."""
+def render(
+  sweep: runs_lib.Sweep, rows: Sequence[headline.Row] | None = None
+) -> str:
+  """The page: operating points, figures, tables, texts and circumstances.
+
+  Args:
+    sweep: the runs.
+    rows: of the headline table, if they have been computed already.
+  """
   metric = sweep.primary_metric
   points = [operating_point.find(g, metric) for g in sweep.groups()]
   columns = tables.columns(sweep)
+  rows = headline.find(sweep) if rows is None else rows
   return (
     environment()
     .get_template('sweep.html')
@@ -48,12 +58,16 @@ def render(sweep: runs_lib.Sweep) -> str:
       heading=tables.heading(sweep),
       metric=tables.metric_name(metric),
       points=[_headline(point, metric) for point in points],
+      headline=_headline_groups(points, rows, metric),
+      headline_notes=headline.notes(rows),
       figures=[_figure(title, draw, sweep) for title, draw in _FIGURES],
       columns=columns,
       groups=[_group(point, columns, sweep) for point in points],
       marks=tables.MARKS,
       texts=_texts(sweep, points),
-      truncated=tables.truncated(sweep),
+      caveats=tables.truncated(sweep)
+      + tables.timed_apart(sweep)
+      + tables.without_interval(sweep),
       unfinished=tables.unfinished(sweep),
       circumstances=_circumstances(sweep),
       signatures=_signatures(sweep),
@@ -90,6 +104,37 @@ def _headline(
       f'{name} {best.quality[metric]:.2f} at {best.relative_latency:.2f} of it'
     )
   return card
+
+
+def _headline_groups(
+  points: list[operating_point.OperatingPoint],
+  rows: Sequence[headline.Row],
+  metric: str,
+) -> list[dict[str, Any]]:
+  """The headline table's cells, by group."""
+  name = tables.metric_name(metric)
+  found = []
+  for point in points:
+    of_group = [r for r in rows if r.group.title == point.group.title]
+    if not of_group:
+      continue
+    clocks = headline.clocks_of(of_group)
+    found.append(
+      {
+        'title': point.group.title,
+        'reference': f'{name} {of_group[0].reference:.2f}',
+        'headings': ['method', 'gamma', *headline.headings(clocks, name)],
+        'rows': [
+          [
+            row.label,
+            '-' if row.gamma is None else str(row.gamma),
+            *(cell for clock in clocks for cell in headline.cells(row, clock)),
+          ]
+          for row in of_group
+        ],
+      }
+    )
+  return found
 
 
 def _figure(
@@ -130,6 +175,7 @@ def _tip(run: runs_lib.Run, sweep: runs_lib.Sweep) -> str:
   ]
   for value, form in (
     (run.relative_latency, "{:.2f} of the verifier's latency"),
+    (run.modelled_relative_latency, '{:.2f} of it by the cost model'),
     (run.latency_ms_mean, '{:.1f} ms an example'),
     (run.rejection_rate, '{:.1%} rejected'),
     (run.deferral_rate, '{:.1%} deferred'),

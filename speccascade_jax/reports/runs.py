@@ -15,6 +15,8 @@ import os
 import pathlib
 from typing import Any
 
+from speccascade_jax.reports import intervals
+
 
 class RunDirError(ValueError):
   """A directory that no report can be made of; says why and what to do."""
@@ -55,6 +57,16 @@ class Run:
   drafter_steps_per_example: float | None
   num_examples: int | None
   num_truncated: int | None = None  # Of them, inputs that were cut.
+  modelled_latency_ms: float | None = None  # By the cost model, per example.
+  modelled_relative_latency: float | None = None  # To the verifier's.
+  timed_apart: int | None = None  # Examples: the verifier at another start.
+  replicates: intervals.Replicates = dataclasses.field(
+    default_factory=dict, compare=False, repr=False
+  )
+
+  def interval(self, name: str) -> intervals.Interval | None:
+    """95 % of 'relative_latency', 'quality.METRIC' and so on; or None."""
+    return intervals.interval(self.replicates.get(name))
 
   @property
   def point(self) -> tuple:
@@ -99,6 +111,13 @@ class Group:
   def verifier(self) -> Run | None:
     """The verifier alone: trial means if there were several trials."""
     return self._alone('verifier')
+
+  def verifier_of(self, run: Run) -> Run | None:
+    """The verifier's run of the same trial, to be paired with."""
+    for other in self.runs:
+      if other.model == 'verifier' and other.trial == run.trial:
+        return other
+    return None
 
   @property
   def drafter(self) -> Run | None:
@@ -225,7 +244,10 @@ _MEASURED = (
   *('warmup_ms', 'acceptance_rate', 'rejection_rate', 'deferral_rate'),
   *('block_efficiency', 'verifier_calls_per_example'),
   *('drafter_steps_per_example', 'num_examples', 'num_truncated'),
+  *('modelled_latency_ms', 'modelled_relative_latency', 'timed_apart'),
 )
+# Counts, of which trials have no mean.
+_COUNTS = ('num_examples', 'num_truncated', 'timed_apart')
 
 
 def _run(folder: pathlib.Path) -> Run:
@@ -243,7 +265,18 @@ def _run(folder: pathlib.Path) -> Run:
     quality={k: _number(v) for k, v in summary['quality'].items()},
     signatures=summary.get('signatures') or {},
     **measured,
+    replicates=_replicates(folder / 'replicates.json'),
   )
+
+
+def _replicates(path: pathlib.Path) -> dict[str, tuple[float, ...]]:
+  """By flat names; {} for the runs of older sweeps, which have none."""
+  if not path.is_file():
+    return {}
+  content = _read_json(path, 'quality')
+  quality = content.pop('quality')
+  flat = content | {f'quality.{name}': v for name, v in quality.items()}
+  return {name: tuple(values) for name, values in flat.items() if values}
 
 
 def _unfinished(folder: pathlib.Path, total: int | None) -> Unfinished:
@@ -291,7 +324,7 @@ def _mean(trials: Sequence[Run]) -> Run:
   measured: dict[str, Any] = {
     name: _average([getattr(run, name) for run in trials])
     for name in _MEASURED
-    if name not in ('num_examples', 'num_truncated')
+    if name not in _COUNTS
   }
   sem = measured['relative_latency_sem']
   if sem is not None:
@@ -300,7 +333,10 @@ def _mean(trials: Sequence[Run]) -> Run:
     name: _average([run.quality.get(name) for run in trials])
     for name in trials[0].quality
   }
-  return dataclasses.replace(trials[0], quality=quality, **measured)
+  replicates = intervals.mean([run.replicates for run in trials])
+  return dataclasses.replace(
+    trials[0], quality=quality, replicates=replicates, **measured
+  )
 
 
 def _average(values: Sequence[float | None]) -> float | None:

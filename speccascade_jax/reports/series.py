@@ -106,12 +106,16 @@ _OTHERS = tuple(
 _GAMMA_LINES = ('-', '--', ':', '-.')
 
 
-def of_group(group: runs_lib.Group, sweep: runs_lib.Sweep) -> list[Series]:
+def of_group(
+  group: runs_lib.Group, sweep: runs_lib.Sweep, gamma: int | None = None
+) -> list[Series]:
   """The curves of one panel, in the order of display; references excepted.
 
   Args:
     group: the panel's runs.
     sweep: all runs, so that styles agree from panel to panel.
+    gamma: the curves of this gamma alone, and of what drafts no blocks; their
+      names need not say it.
   """
   pairs = [run for run in sweep.runs if run.model == 'pair']
   gammas = sorted({run.gamma for run in pairs if run.gamma is not None})
@@ -120,9 +124,12 @@ def of_group(group: runs_lib.Group, sweep: runs_lib.Sweep) -> list[Series]:
   for run in runs_lib.trial_means(group.runs):
     if run.model == 'pair':
       found.setdefault((run.label, run.gamma), []).append(run)
+  if gamma is not None:
+    gammas = [gamma]
+    found = {k: points for k, points in found.items() if k[1] in (gamma, None)}
   return [
-    _series(label, gamma, points, styles[label], gammas)
-    for (label, gamma), points in found.items()
+    _series(label, of, points, styles[label], gammas)
+    for (label, of), points in found.items()
   ]
 
 

@@ -38,7 +38,7 @@ def _content(run_dir):
   for path in sorted(run_dir.glob('runs/*/examples.jsonl')):
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for row in rows:
-      del row['latency_ms']
+      del row['latency_ms'], row['start']
     summary = json.loads((path.parent / 'summary.json').read_text())
     kept = ('quality', 'acceptance_rate', 'num_examples')
     content[path.parent.name] = rows, {k: summary[k] for k in kept}

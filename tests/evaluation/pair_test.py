@@ -39,6 +39,9 @@ class Counting:
   def _listen(self, event, seconds, **_):
     self._compiled += event == '/jax/core/compile/backend_compile_duration'
 
+  def call_times(self, widths, **lengths):
+    return self._pair.call_times(widths, **lengths)
+
   def generate(self, texts, **settings):
     before = self._compiled
     output = self._pair.generate(texts, **settings)
@@ -179,6 +182,20 @@ def test_stats_and_summaries_leave_out_the_same_rates(swept, pair, model):
     for name in (*names, 'block_efficiency'):
       undefined = np.isnan(out.stats[name]).all()
       assert undefined == (summary[name] is None), name
+
+
+def test_calls_are_timed_for_the_cost_model(swept):
+  _, run_dir = swept
+  times = json.loads((run_dir / 'call_times.json').read_text())['ms']
+  assert set(times) == {
+    *('drafter_start', 'drafter_1'),
+    *('verifier_start', 'verifier_1', 'verifier_4'),
+  }
+  assert min(times.values()) > 0
+  for config, _, summary in _runs(run_dir):
+    assert summary['modelled_latency_ms'] > 0
+    if config['model'] == 'verifier':
+      assert summary['modelled_relative_latency'] == 1.0
 
 
 def test_a_batch_draws_what_the_sweep_drew_row_by_row(swept, pair):

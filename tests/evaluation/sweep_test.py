@@ -228,8 +228,133 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path):
     _runs(tmp_path), _runs(tmp_path / 'whole'), strict=True
   ):
     assert c1 == c2
-    strip = lambda row: {k: v for k, v in row.items() if k != 'latency_ms'}
-    assert list(map(strip, rows)) == list(map(strip, whole))
+    assert list(map(_untimed, rows)) == list(map(_untimed, whole))
+
+
+def _untimed(row):
+  return {k: v for k, v in row.items() if k not in ('latency_ms', 'start')}
+
+
+def _files(run_dir, name):
+  return {p.parent.name: p.read_text() for p in run_dir.glob(f'runs/*/{name}')}
+
+
+def test_a_resumed_sweep_has_the_replicates_of_a_whole_one(tmp_path):
+  class Failing(scripted.Scripted):
+    def generate(self, *args, **kwargs):
+      if len(self.calls) == 9 + 7:
+        raise KeyboardInterrupt
+      return super().generate(*args, **kwargs)
+
+  with pytest.raises(KeyboardInterrupt):
+    _sweep(tmp_path, Failing(), recompute_metrics=True)
+  _sweep(tmp_path, recompute_metrics=True)
+  before = _files(tmp_path, 'replicates.json')
+  _sweep(tmp_path, recompute_metrics=True)
+  assert _files(tmp_path, 'replicates.json') == before
+  _sweep(tmp_path / 'whole', recompute_metrics=True)
+  whole = _files(tmp_path / 'whole', 'replicates.json')
+  assert len(whole) == 4 and whole.keys() == before.keys()
+  for key, text in whole.items():
+    replicates = json.loads(text)
+    assert len(replicates['relative_latency']) == 1000
+    assert json.loads(before[key])['quality'] == replicates['quality']
+
+
+def test_a_plain_metric_has_replicates_on_request(tmp_path):
+  _sweep(tmp_path, replicates=30)
+  for text in _files(tmp_path, 'replicates.json').values():
+    found = json.loads(text)
+    assert found['quality'] == {}
+    assert len(found['relative_latency']) == 30
+  _sweep(tmp_path / 'again', replicates=30, recompute_metrics=True)
+  for text in _files(tmp_path / 'again', 'replicates.json').values():
+    assert json.loads(text)['quality'] == {'agreement': [100.0] * 30}
+  for _, _, summary in _runs(tmp_path / 'again'):
+    assert summary['quality_interval'] == {'agreement': [100.0, 100.0]}
+  with pytest.raises(results.ResultsError, match='replicates is 30 there'):
+    _sweep(tmp_path)
+
+
+class Changing(scripted.Scripted):
+  """The verifier takes as long as it is told; a pair half of that."""
+
+  def __init__(self, clock, seconds):
+    times = {'verifier': seconds, 'pair': seconds / 2, 'drafter': seconds / 9}
+    super().__init__(times, sleep=clock.sleep)
+
+
+def test_runs_added_later_are_compared_with_a_verifier_of_their_start(
+  tmp_path, monkeypatch
+):
+  clock = scripted.Clock(monkeypatch)
+  grid = scripted.points()
+  _sweep(tmp_path, Changing(clock, 0.010), points=grid[:3])
+  verifier = _files(tmp_path, 'examples.jsonl')
+  generator = Changing(clock, 0.080)  # The machine is slower now.
+  _sweep(tmp_path, generator, points=grid)
+  # Each example: the new run, and the verifier beside it; two programs warm.
+  assert len(generator.calls) == 2 * 3 + 2 * 5
+  for config, rows, summary in _runs(tmp_path):
+    if config['model'] == 'pair':
+      assert summary['relative_latency'] == pytest.approx(0.5)
+      assert {row['start'] for row in rows} == {int(config['alpha'] == 0.5)}
+    assert summary['timed_apart'] == 0
+  kept = _files(tmp_path, 'examples.jsonl')
+  assert verifier.items() <= kept.items()
+  (again,) = tmp_path.glob('runs/*/retimed-*.jsonl')
+  assert again.name == 'retimed-1.jsonl'
+  assert _lines(again) == [
+    {'example': 7 * i + 3, 'latency_ms': 80.0, 'start': 1} for i in range(5)
+  ]
+
+
+def test_a_verifier_added_later_is_marked_as_timed_apart(tmp_path):
+  grid = scripted.points()
+  _sweep(tmp_path, points=grid[1:])
+  _sweep(tmp_path, points=grid)
+  found = {c['label']: s['timed_apart'] for c, _, s in _runs(tmp_path)}
+  assert found.pop('Verifier') == 0
+  assert set(found.values()) == {5}
+
+
+class Timed(scripted.Scripted):
+  """Also tells what its calls take."""
+
+  def call_times(self, widths, **lengths):
+    self.timed = getattr(self, 'timed', []) + [(widths, lengths)]
+    times = {'drafter_start': 1.0, 'drafter_1': 0.5, 'verifier_start': 4.0}
+    return times | {f'verifier_{width}': 1.0 + width for width in widths}
+
+
+def test_calls_are_timed_once_and_again_for_other_gammas(tmp_path):
+  generator = Timed()
+  _sweep(tmp_path, generator)
+  lengths = {'input_length': 8, 'max_length': 16}
+  assert generator.timed == [([1, 5], lengths)]
+  for config, rows, summary in _runs(tmp_path):
+    if config['model'] == 'verifier':
+      # The scripted verifier counts drafter steps as well.
+      expected = [4 + 2 * 2 + 0.5 * row['drafter_steps'] for row in rows]
+      assert summary['modelled_latency_ms'] == sum(expected) / 5
+      assert summary['modelled_relative_latency'] == 1.0
+    if config['model'] == 'pair':
+      expected = [5 + 2 * 6 + 0.5 * row['drafter_steps'] for row in rows]
+      assert summary['modelled_latency_ms'] == sum(expected) / 5
+  _sweep(tmp_path, generator)
+  assert len(generator.timed) == 1
+  _sweep(tmp_path, generator, points=scripted.points(gammas=(2, 4)))
+  assert generator.timed[1][0] == [1, 3, 5]
+  stored = json.loads((tmp_path / 'call_times.json').read_text())
+  assert stored['start'] == 2 and stored['ms']['verifier_3'] == 4.0
+
+
+def test_a_generator_that_times_no_calls_has_no_modelled_latency(tmp_path):
+  _sweep(tmp_path)
+  assert not (tmp_path / 'call_times.json').exists()
+  for _, _, summary in _runs(tmp_path):
+    assert summary['modelled_latency_ms'] is None
+    assert summary['modelled_relative_latency'] is None
 
 
 def test_the_header_says_what_was_run(tmp_path):

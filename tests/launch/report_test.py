@@ -13,6 +13,9 @@ from tests.reports import run_dir
 _FILES = {
   'table.md',
   'table.csv',
+  'headline.md',
+  'headline.csv',
+  'quality_vs_deferral_rate.png',
   'quality_vs_latency.png',
   'quality_vs_rejection_rate.png',
   'index.html',
@@ -92,10 +95,14 @@ def test_report_reads_what_sweep_writes(tmp_path, capsys, monkeypatch):
   rows = [line.split() for line in out.splitlines() if 'chow]' in line]
   curve = [row for row in rows if row[0] == '*' or row[0] == '+']
   assert len(curve) == 4
-  # alpha, gamma, agreement, relative latency, ms, accepted, rejected
-  assert curve[0][3:10] == [
-    *('0.1', '4', '100.00', '0.25', '100.0', '91.7%', '8.3%'),
+  # alpha, gamma, agreement and its difference to the verifier's, relative
+  # latency and its interval, ms, accepted, rejected
+  assert curve[0][3:13] == [
+    *('0.1', '4', '100.00', '+0.00', '0.25', '[0.25,', '0.25]'),
+    *('100.0', '91.7%', '8.3%'),
   ]
+  assert 'agreement has no intervals' in out
+  assert "wall clock: latency at the verifier's agreement (100.00)" in out
   assert '4.00x faster than the verifier' in out
   written = run_dir.build(tmp_path / 'fixture', rules=('opt',))
   real = tmp_path / 'run'

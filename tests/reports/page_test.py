@@ -44,6 +44,7 @@ def small(tmp_path_factory):
       tmp_path_factory.mktemp('run'),
       rules=('opt', 'chow'),
       unfinished=(7,),
+      replicates=40,
     )
   )
 
@@ -56,7 +57,7 @@ def rendered(small):
 def test_the_page_needs_nothing_else(rendered):
   read = _Reader(rendered)
   sources = read.attributes('src') + read.attributes('srcset')
-  assert len(sources) == 4
+  assert len(sources) == 6
   assert all(s.startswith('data:image/png;base64,') for s in sources)
   assert all(href.startswith('#run-') for href in read.attributes('href'))
   assert not {'link', 'iframe', 'object'} & {tag for tag, _ in read.tags}
@@ -74,7 +75,8 @@ def test_the_page_has_the_table_and_what_made_it(rendered, small):
     'SpecCascade [OPT]', 'operating point', '1.58', 'jax 0.10.2', '4850eba0c',
     '2 x Intel(R) Xeon(R)', 'speccascade sweep', 'tok:13a', 'sweep.task',
     'Not all runs have finished', '33 of 100 examples',
-    'It is a text editor.', 'Ziel Nummer 0.',
+    'It is a text editor.', 'Ziel Nummer 0.', 'verifier alone: BLEU 24.60',
+    'latency, cost model', 'BLEU - V, wall clock',
   ):  # fmt: skip
     assert said in words, said
 
@@ -89,10 +91,10 @@ def test_every_point_of_a_figure_has_its_row(rendered):
   spots = [a for tag, a in read.tags if a.get('class') == 'spot']
   rows = set(read.attributes('id'))
   assert {spot['href'][1:] for spot in spots} <= rows
-  # Both figures: the drafter, the lossless point and two curves of three
+  # All figures: the drafter, the lossless point and two curves of three
   # alphas at two temperatures, less the unfinished one; and the verifier,
   # which has no rejection rate.
-  assert len(spots) == 2 * (2 * (1 + 1 + 6) - 1) + 2
+  assert len(spots) == 3 * (2 * (1 + 1 + 6) - 1) + 2 * 2
   for spot in spots:
     left, top = re.findall(r'([\d.]+)%', spot['style'])
     assert 0 < float(left) < 100 and 0 < float(top) < 100

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import pathlib
+import random
 
 _ALPHAS = {
   'lossy': (0.3, 0.6, 0.9),
@@ -48,6 +49,7 @@ def build(
   references=('verifier', 'drafter'),
   unfinished=(),
   num_examples=100,
+  replicates=0,
 ) -> pathlib.Path:
   """Writes a run directory below `path` and returns it.
 
@@ -61,6 +63,7 @@ def build(
     references: models that decode alone.
     unfinished: numbers of runs (in the order of display) without a summary.
     num_examples: lines of a finished run.
+    replicates: of the bootstrap; 0 writes none, as older sweeps did.
   """
   configs = list(_configs(temperatures, gammas, trials, rules, references))
   keys = [f'{i:012x}' for i in range(1, len(configs) + 1)]
@@ -76,6 +79,7 @@ def build(
     'num_examples': num_examples,
     'metrics': list(metrics),
     'primary_metric': metrics[0],
+    'replicates': replicates,
     'created': '2026-01-15T09:30:00+00:00',
     'versions': {'python': '3.11.2', 'jax': '0.10.2', 'sacrebleu': '2.5.1'},
     'commit': '4850eba0c0ffee00000000000000000000000000',
@@ -103,7 +107,11 @@ def build(
     rows = [_row(i, config) for i in range(done)]
     _write_lines(folder / 'examples.jsonl', rows)
     if not half:
-      _write(folder / 'summary.json', _summary(config, metrics, num_examples))
+      summary = _summary(config, metrics, num_examples)
+      if replicates:
+        found = _replicates(summary, replicates, number)
+        _write(folder / 'replicates.json', found)
+      _write(folder / 'summary.json', summary)
   return path
 
 
@@ -195,6 +203,12 @@ def _summary(config, metrics, num_examples):
     'compile_s': 3.2,
     'warmup_ms': 1.1 * ms,
     'relative_latency': ms / _VERIFIER_MS,
+    'relative_latency_interval': None,
+    'timed_apart': 0,
+    'modelled_latency_ms': 0.95 * ms,
+    'modelled_relative_latency': ms / _VERIFIER_MS,
+    'modelled_relative_latency_interval': None,
+    'quality_interval': {},
     'relative_latency_sem': 0.0 if ms == _VERIFIER_MS else 0.012,
     'acceptance_rate': acceptance,
     'rejection_rate': rejection,
@@ -203,6 +217,25 @@ def _summary(config, metrics, num_examples):
     'verifier_calls_per_example': calls,
     'drafter_steps_per_example': calls * 5,
     'num_examples': num_examples,
+    'num_truncated': 0,
+  }
+
+
+def _replicates(summary, count, number):
+  """Spread that the runs share, and a little of each run's own."""
+  common, own = random.Random(0), random.Random(number)
+  shared = [common.gauss(0, 1.2) for _ in range(count)]
+  apart = 0.0 if summary['relative_latency'] == 1 else 1.0
+  ratios = [own.gauss(1, 0.02 * apart) for _ in range(count)]
+  found = {
+    name: [summary[name] * ratio for ratio in ratios]
+    for name in ('relative_latency', 'modelled_relative_latency')
+  }
+  return found | {
+    'quality': {
+      name: [value + s + own.gauss(0, 0.3 * apart) for s in shared]
+      for name, value in summary['quality'].items()
+    }
   }
 
 

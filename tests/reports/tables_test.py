@@ -29,16 +29,16 @@ def test_a_row_has_the_runs_figures(tmp_path):
   text = tables.text(sweep, 200)
   heads = text.splitlines()[3].split()
   assert heads == [
-    *('method', 'alpha', 'gamma', 'BLEU', 'chrF', 'rel.lat', 'ms'),
-    *('accept', 'reject', 'defer', 'tok/call', 'calls'),
+    *('method', 'alpha', 'gamma', 'BLEU', 'chrF', 'rel.lat', 'model'),
+    *('ms', 'accept', 'reject', 'defer', 'tok/call', 'calls'),
   ]
   assert _line(text, 'SpecCascade', '[OPT]', '0.2')[2:] == [
-    *('0.2', '4', '23.72', '49.81', '0.54', '32.9'),
+    *('0.2', '4', '23.72', '49.81', '0.54', '0.54', '32.9'),
     *('83.6%', '16.4%', '41.0%', '3.61', '6.8'),
   ]
   # What a model alone does not have is a dash, never a zero.
   assert _line(text, 'V', 'Verifier')[2:] == [
-    *('-', '-', '24.60', '51.66', '1.00', '61.3'),
+    *('-', '-', '24.60', '51.66', '1.00', '1.00', '61.3'),
     *('-', '-', '-', '-', '24.6'),
   ]
   assert _line(text, '*', 'SpecCascade', '[OPT]')[3] == '0'
@@ -53,7 +53,7 @@ def test_the_text_table_fits(sweep, width):
   assert text.count('Verifier  ') == 2
   for column in ('BLEU', 'rel.lat', 'alpha'):
     assert column in text
-  assert ('Left out to fit' in text) == (width < 110)
+  assert ('Left out to fit' in text) == (width < 115)
 
 
 def test_the_least_important_columns_go_first(sweep):
@@ -90,7 +90,7 @@ def test_markdown_tables_are_rectangular_and_escaped(tmp_path):
   lines = tables.markdown(runs.load(path)).splitlines()
   rows = [line for line in lines if line.startswith('|')]
   assert len(rows) == 2 * (2 + 6)
-  assert {row.replace('\\|', '').count('|') for row in rows} == {13}
+  assert {row.replace('\\|', '').count('|') for row in rows} == {14}
   assert any('a\\|b\\*c \\<i\\>' in row for row in rows)
   assert '## T = 1' in lines
 
@@ -122,3 +122,49 @@ def test_a_metric_that_a_run_lacks_is_a_dash(tmp_path):
     if row['key'] == '000000000004'
   )
   assert row['quality.bleu'] == '' and row['quality.chrf'] == '50.0'
+
+
+@pytest.fixture(scope='module')
+def sampled(tmp_path_factory):
+  return runs.load(
+    run_dir.build(
+      tmp_path_factory.mktemp('sampled'),
+      temperatures=(0.0,),
+      rules=('opt',),
+      trials=2,
+      replicates=60,
+    )
+  )
+
+
+def test_intervals_and_paired_differences_are_in_the_tables(sampled):
+  text = tables.text(sampled, 200)
+  assert 'BLEU - V' in text and 'rel.lat 95%' in text
+  verifiers = [line for line in text.split('\n') if line.startswith('V V')]
+  assert len(verifiers) == 2
+  assert all('+0.00 [0.00, 0.00]' in line for line in verifiers)
+  narrow = tables.text(sampled, 80)
+  assert 'Left out to fit 80 characters' in narrow
+  assert 'BLEU - V' in narrow.split('Left out to fit')[1]
+  rows = list(csv.DictReader(io.StringIO(tables.csv(sampled))))
+  for run, row in zip(sampled.groups()[0].runs, rows, strict=True):
+    found = run.interval('quality.bleu')
+    ends = float(row['quality.bleu.low']), float(row['quality.bleu.high'])
+    assert ends == (found.low, found.high)
+    assert float(row['relative_latency.low']) <= float(row['relative_latency'])
+    low, high = float(row['difference.low']), float(row['difference.high'])
+    if run.model == 'verifier':
+      assert low == high == float(row['difference']) == 0
+    elif run.model == 'pair':
+      # What the runs share is not in the paired interval.
+      assert high - low < 0.6 * (found.high - found.low)
+
+
+def test_runs_timed_apart_are_marked(tmp_path):
+  path = run_dir.build(tmp_path, temperatures=(0.0,), rules=('opt',))
+  run_dir.edit(path / 'runs' / '000000000004' / 'summary.json', timed_apart=7)
+  sweep = runs.load(path)
+  text = tables.text(sweep, 200)
+  assert _line(text, '*', 'SpecCascade', '[OPT]', '0')[7].endswith('~')
+  said = '~ 1 runs have up to 7 of 100 examples timed in another start'
+  assert said in text and said in tables.markdown(sweep)
