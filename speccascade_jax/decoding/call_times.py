@@ -2,16 +2,16 @@
 
 Many calls run in one program, each on the cache that the last one left, so
 that the way from Python to the device is paid once and not by every call.
-Programs take short turns, and the median over the turns is what counts: a
-machine that is busy for a while is busy for all of them, and some slow turns
-move no median.
+Programs take short turns, and the quickest turn of each is what counts: other
+jobs on the machine can only add to a time. (A median will not do on a CPU that
+is shared: a large model that runs on all cores waits for the slowest of them,
+a small one on a single core does not, and their ratio is lost.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
-import statistics
 import time
 
 import jax
@@ -66,13 +66,13 @@ def programs(
   return found
 
 
-def medians_ms(
+def quickest_ms(
   timed: Mapping[str, Callable[[], base.Array]],
   *,
   calls: int,
   repeats: int = 15,
 ) -> dict[str, float]:
-  """Milliseconds of one call in each program, the median of the repeats."""
+  """Milliseconds of one call in each program, in the quickest repeat."""
   for program in timed.values():
     jax.block_until_ready(program())  # Compiles.
   found: dict[str, list[float]] = {name: [] for name in timed}
@@ -82,10 +82,7 @@ def medians_ms(
       start = time.perf_counter()
       jax.block_until_ready(timed[name]())
       found[name].append((time.perf_counter() - start) * 1e3 / calls)
-  return {
-    name: float(f'{statistics.median(values):.6g}')
-    for name, values in found.items()
-  }
+  return {name: float(f'{min(values):.6g}') for name, values in found.items()}
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'calls', 'room'))

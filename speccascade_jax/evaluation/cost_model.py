@@ -8,7 +8,7 @@ Counted calls, times what a call takes::
                    + calls x verifier, gamma + 1 tokens
 
 The calls are those that the run counted, example by example; the times are
-measured once, in a tight loop, when the sweep begins. Noise of the machine
+measured once, in tight loops, when the sweep begins. Noise of the machine
 hence moves all runs alike and cannot decide between two of them. Left out is
 what a model takes no part in: sampling, the rule, the verification, and the
 way of the text to the device and back. Verifier calls of a method without

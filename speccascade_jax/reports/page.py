@@ -123,7 +123,8 @@ def _headline_groups(
       {
         'title': point.group.title,
         'reference': f'{name} {of_group[0].reference:.2f}',
-        'headings': ['method', 'gamma', *headline.headings(clocks, name)],
+        'clocks': [headline.CLOCKS[clock] for clock in clocks],
+        'headings': headline.headings(clocks[:1], name, short=True),
         'rows': [
           [
             row.label,

@@ -76,7 +76,7 @@ def test_the_page_has_the_table_and_what_made_it(rendered, small):
     '2 x Intel(R) Xeon(R)', 'speccascade sweep', 'tok:13a', 'sweep.task',
     'Not all runs have finished', '33 of 100 examples',
     'It is a text editor.', 'Ziel Nummer 0.', 'verifier alone: BLEU 24.60',
-    'latency, cost model', 'BLEU - V, wall clock',
+    'wall clock cost model method gamma latency BLEU BLEU - V latency',
   ):  # fmt: skip
     assert said in words, said
 
@@ -179,6 +179,26 @@ def test_curves_are_told_apart_without_colour(tmp_path):
     for c in curves
     if len(c.runs) > 1
   )
+
+
+def test_many_curves_of_several_gammas_get_a_panel_each(tmp_path):
+  full = runs.load(
+    run_dir.build(tmp_path / 'a', temperatures=(0.0,), gammas=(3, 5))
+  )
+  few = runs.load(
+    run_dir.build(
+      tmp_path / 'b', temperatures=(0.0,), gammas=(3, 5), rules=('opt',)
+    )
+  )
+  for sweep, panels in ((full, 2), (few, 1)):
+    figure = figures.quality_vs_deferral_rate(sweep)
+    alone = [m for m in figure.marks if m.run.model == 'verifier']
+    assert len(alone) == panels
+    points = [m.run.key for m in figure.marks if m.run.model == 'pair']
+    assert len(points) == len(set(points)) == len(sweep.runs) - 2
+  # A panel's title has the gamma, its curves need not.
+  names = [c.name for c in series.of_group(full.groups()[0], full, 5)]
+  assert 'SpecCascade [OPT]' in names and len(names) == 6
 
 
 def test_rules_of_ones_own_get_free_styles(tmp_path):

@@ -71,6 +71,7 @@ def build(
   header = {
     'task': 'debian_en_de',
     'pair': 'debian',
+    'pair_digest': '0123',
     'split': 'test',
     'input_length': 96,
     'max_length': 80,
