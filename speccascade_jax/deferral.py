@@ -16,6 +16,9 @@ Decoding", ICLR 2025. A rule of your own is one more such function::
     sure = q_conf.max(-1) > 0.5
     defer = ~sure | (q_conf.max(-1) < p_conf.max(-1) - alpha)
     return deferral.mix(q, p, defer)
+
+Rules that say how a drafted token is kept, rather than how confident a model
+must be, are written in `acceptance`; they are rules like all others.
 """
 
 from __future__ import annotations
@@ -28,11 +31,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from speccascade_jax import acceptance
 from speccascade_jax import base
 from speccascade_jax import distributions
-
-# A target that differs from q by no more than rounding is the drafter's own.
-_SAME = 1e-6
 
 
 def verifier_only(q, p, q_conf, p_conf, alpha):
@@ -105,60 +106,23 @@ def token_v3(q, p, q_conf, p_conf, alpha):
   return mix_tokens(q, p, p_conf < limit)
 
 
-def lossy(q, p, q_conf, p_conf, alpha):
-  """Lossy speculative decoding with beta = 1, the variant in common use.
+def ensemble(q, p, q_conf, p_conf, alpha):
+  """Static ensembling: `pi = alpha q + (1 - alpha) p`, lambda = 1 - alpha.
 
-  Keeps a drafted token with probability `min(1, p / ((1 - alpha) q))` and
-  draws from `norm(max(0, p - q))` after a rejection. What one position emits
-  has the law, with `kept = min(q, p / (1 - alpha))` of mass M,
-
-    pi = kept + (1 - M) norm(max(0, p - q)),
-
-  and exact speculative sampling of this pi is the very same procedure. Where
-  `p > q`, also `kept = q` and hence `pi >= q`: always kept, and `pi - q` is
-  proportional to `p - q`. Elsewhere `pi = kept <= q`: kept with probability
-  `pi / q = min(1, p / ((1 - alpha) q))`, and no residual. So the wider
-  interface is needed for one thing only: behind a fully kept block the next
-  token comes from `p`. That makes the law depend on gamma, and
-  `verify_block`, which emits pi at every position, refuses this rule.
-
-  alpha is clipped to [0, 1]; at 1 every drafted token is kept.
+  alpha is clipped to [0, 1]. At temperature 0 the arg max of one model or of
+  the other is emitted, with these odds: what is mixed are the scaled laws.
   """
   del q_conf, p_conf
-  kept = jnp.minimum(q, distributions.lenient(p, alpha))
-  rest = distributions.residual(p, q)
-  rejected = distributions.total_variation(q, kept)[..., None]
-  pi = kept + rejected * distributions.ratio(rest, rest.sum(-1, keepdims=True))
-  return base.Target(pi=pi, deferral=_differs(pi, q), bonus=p)
+  share = jnp.clip(jnp.asarray(alpha, jnp.float32), 0.0, 1.0)
+  deferral = jnp.broadcast_to(1.0 - share, q.shape[:-1])
+  return base.Target(pi=share * q + (1.0 - share) * p, deferral=deferral)
 
 
-def lossy_exact(q, p, q_conf, p_conf, alpha):
-  """Lossy speculative decoding with the beta that makes it exact (Lemma 2).
-
-    pi = max(min(q, p / (1 - alpha)), p / beta),  sum pi = 1.
-
-  With `c = 1 / beta` the sum grows from at most 1 at c = 0 to at least
-  `sum p = 1` at c = 1, with a slope of at most 1: 30 halvings give c to
-  float32 precision, and 1 >= c implies `beta >= 1 - alpha`.
-
-  alpha is clipped to [0, 1]; at 1 every drafted token is kept.
-  """
-  del q_conf, p_conf
-  kept = jnp.minimum(q, distributions.lenient(p, alpha))
-
-  def at(c: base.Array) -> base.Array:
-    return jnp.maximum(kept, c[..., None] * p)
-
-  def halve(_, bounds):
-    low, high = bounds
-    middle = 0.5 * (low + high)
-    below = at(middle).sum(-1) < 1.0
-    return jnp.where(below, middle, low), jnp.where(below, high, middle)
-
-  zeros = jnp.zeros(q.shape[:-1], q.dtype)
-  low, _ = jax.lax.fori_loop(0, 30, halve, (zeros, zeros + 1.0))
-  return at(low)
-
+# Rules by how a drafted token is accepted go by these names as well.
+lossy = acceptance.lossy
+lossy_exact = acceptance.lossy_exact
+typical = acceptance.typical
+bild_fixed = acceptance.bild_fixed
 
 # Every rule that ships, with the alphas (verifier end, drafter end) between
 # which it runs from verifier-only to drafter-only; None where alpha is ignored.
@@ -181,6 +145,9 @@ RULES: dict[base.Rule, tuple[float, float] | None] = {
   token_v3: (0.0, 1.0),
   lossy: (0.0, 1.0),
   lossy_exact: (0.0, 1.0),
+  typical: (-math.inf, 1.0),
+  bild_fixed: (0.0, math.inf),
+  ensemble: (0.0, 1.0),
 }
 
 
@@ -239,7 +206,7 @@ def as_target(out: Any, q: base.Array, name: str = 'the rule') -> base.Target:
   """
   if isinstance(out, jax.Array):
     _check(name, 'pi', out, q.shape)
-    return base.Target(pi=out, deferral=_differs(out, q))
+    return base.Target(pi=out, deferral=distributions.differ(out, q))
   if not isinstance(out, base.Target):
     raise TypeError(
       f'Deferral rule {name} must return a Target or the array pi, got '
@@ -251,12 +218,6 @@ def as_target(out: Any, q: base.Array, name: str = 'the rule') -> base.Target:
       _check(name, field, value, q.shape)
   _check(name, 'deferral', out.deferral, q.shape[:-1])
   return dataclasses.replace(out, deferral=out.deferral.astype(jnp.float32))
-
-
-def _differs(pi: base.Array, q: base.Array) -> base.Array:
-  """1.0 where `pi [..., V]` is not `q [..., V]` up to rounding, `[...]`."""
-  distance = distributions.total_variation(pi, q)
-  return (distance > _SAME).astype(jnp.float32)
 
 
 def _check(name: str, field: str, value: Any, shape: tuple[int, ...]) -> None:

@@ -11,7 +11,7 @@ import speccascade_jax
 
 _PACKAGE = pathlib.Path(speccascade_jax.__file__).parent
 
-_CORE = {'base', 'distributions', 'deferral', 'verification'}
+_CORE = {'base', 'distributions', 'acceptance', 'deferral', 'verification'}
 _MODELS = {'models', 'models.protocol', 'checkpoints', 'vocabulary', 'zoo'}
 _API = _CORE | _MODELS | {'decoding', 'pair'}
 
@@ -20,7 +20,8 @@ _API = _CORE | _MODELS | {'decoding', 'pair'}
 _MAY_IMPORT = {
   'base': set(),
   'distributions': {'base'},
-  'deferral': {'base', 'distributions'},
+  'acceptance': {'base', 'distributions'},
+  'deferral': {'base', 'distributions', 'acceptance'},
   'verification': {'base', 'distributions', 'deferral'},
   'models.protocol': {'base'},
   'models': {'base', 'distributions', 'models.protocol'},
