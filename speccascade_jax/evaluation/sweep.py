@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import tqdm
 
+from speccascade_jax import loops
 from speccascade_jax.evaluation import base
 from speccascade_jax.evaluation import environment
 from speccascade_jax.evaluation import latency
@@ -206,7 +207,8 @@ def _run_one(generator, example, point, lengths) -> dict[str, Any]:
 def _name(point: methods.RunPoint) -> str:
   settings = [f'T={point.temperature:g}']
   if point.alpha is not None:
-    settings.append(f'alpha={point.alpha:g}')
+    name = point.truncation or 'alpha'
+    settings.append(f'{name}={point.alpha:g}')
   return f'{point.label} {" ".join(settings)}'
 
 
@@ -215,7 +217,7 @@ def _summarise_all(examples, by_key, directory, metric_fns) -> None:
   verifiers = {
     point.company(): directory.runs[key].log.rows
     for key, point in by_key.items()
-    if point.model == 'verifier'
+    if point.is_reference
   }
   targets = [example.target for example in examples]
   for key, point in by_key.items():
@@ -227,7 +229,7 @@ def _summarise_all(examples, by_key, directory, metric_fns) -> None:
     )
     run.write_summary(
       {'quality': quality, 'signatures': signatures}
-      | summarise(rows, speculative=point.model == 'pair')
+      | summarise(rows, **_kind(point))
       | (run.warmup or {'compile_s': None, 'warmup_ms': None})
       | _relative(rows, verifiers.get(point.company()))
     )
@@ -249,20 +251,29 @@ def _relative(
   }
 
 
+def _kind(point: methods.RunPoint) -> dict[str, bool]:
+  pair = point.model == 'pair'
+  return {
+    'judged': pair and loops.LOOPS[point.method].judges,
+    'deferring': pair,
+  }
+
+
 def summarise(
-  rows: Sequence[Mapping[str, Any]], *, speculative: bool
+  rows: Sequence[Mapping[str, Any]], *, judged: bool, deferring: bool
 ) -> dict[str, float | int | None]:
   """Latency statistics and rates over the lines of one run.
 
-  Rates are ratios of sums, so that an example counts by its tokens. What a
-  model alone cannot have (acceptance, deferral) is None.
+  Rates are ratios of sums, so that an example counts by its tokens. Where no
+  drafted token is judged there is no acceptance rate, and where a model decodes
+  alone nothing is deferred: None.
   """
   total = {
     name: sum(row[name] for row in rows)
     for name in ('output_tokens', *_COUNTERS)
   }
-  proposals = total['accepted'] + total['resampled'] if speculative else 0
-  deferrals = total['output_tokens'] if speculative else 0
+  proposals = total['accepted'] + total['resampled'] if judged else 0
+  deferrals = total['output_tokens'] if deferring else 0
   return {
     **latency.statistics(
       [row['latency_ms'] for row in rows],

@@ -143,7 +143,7 @@ def test_summary_by_hand():
       deferred=0.5,
     ),
   ]
-  summary = sweep.summarise(rows, speculative=True)
+  summary = sweep.summarise(rows, judged=True, deferring=True)
   assert summary == {
     'latency_ms_mean': 20.0,
     'latency_ms_p50': 20.0,
@@ -157,7 +157,7 @@ def test_summary_by_hand():
     'drafter_steps_per_example': 15.0,
     'num_examples': 2,
   }
-  alone = sweep.summarise(rows, speculative=False)
+  alone = sweep.summarise(rows, judged=False, deferring=False)
   assert alone['acceptance_rate'] is None
   assert alone['rejection_rate'] is None
   assert alone['deferral_rate'] is None
