@@ -161,12 +161,11 @@ def _decode(
   defers = jnp.exp(sure) < 1.0 - alpha
 
   def rewrite():
-    own_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, _VERIFIER_STREAM)
     text = autoregressive.run(
       verifier,
       verifier_params,
       inputs,
-      own_keys,
+      _own_keys(keys),
       temperature,
       role=base.Provenance.VERIFIER,
       trace=trace,
@@ -181,6 +180,11 @@ def _decode(
   # Neither the verifier's encoder nor its loop runs where no row defers.
   written = jax.lax.cond(defers.any(), rewrite, lambda: kept)
   return _select(defers, written, kept)
+
+
+def _own_keys(keys: base.Array) -> base.Array:
+  """Keys `[B]` of the verifier, whose draws owe nothing to the drafter's."""
+  return jax.vmap(jax.random.fold_in, (0, None))(keys, _VERIFIER_STREAM)
 
 
 def _select(defers, written, kept) -> base.Generation:
