@@ -51,6 +51,7 @@ class Column:
     value: of a run; None is shown as a dash.
     form: format specification of the value.
     keep: columns of the smallest number go first where space is short.
+    text: the cell's text where it is more than the value in that form.
   """
 
   heading: str
@@ -58,9 +59,12 @@ class Column:
   value: Callable[[runs_lib.Run], Any]
   form: str
   keep: int
+  text: Callable[[runs_lib.Run], str | None] | None = None
 
   def show(self, run: runs_lib.Run) -> str:
     """The cell's text."""
+    if self.text is not None:
+      return self.text(run) or '-'
     value = self.value(run)
     return '-' if value is None else format(value, self.form)
 
@@ -88,7 +92,14 @@ def columns(sweep: runs_lib.Sweep) -> list[Column]:
   """
   found = [
     Column('method', 'Name of the method', _field('label'), '', _ALWAYS),
-    Column('alpha', "The rule's trade-off", _field('alpha'), 'g', _ALWAYS),
+    Column(
+      'alpha',
+      "The rule's trade-off, or the strength of the method's truncation",
+      _field('alpha'),
+      'g',
+      _ALWAYS,
+      text=_field('strength'),
+    ),
     Column('gamma', 'Tokens drafted a round', _field('gamma'), 'd', 6),
   ]
   if any(run.trial for run in sweep.runs):
@@ -143,8 +154,8 @@ def columns(sweep: runs_lib.Sweep) -> list[Column]:
 
 def mark(run: runs_lib.Run, point: operating_point.OperatingPoint) -> str:
   """The run's letter of `MARKS`, or ''."""
-  if run.model in ('verifier', 'drafter'):
-    return run.model[0].upper()
+  if run.alone is not None:
+    return run.alone[0].upper()
   if point.fastest is not None and run.point == point.fastest.point:
     return '*'
   return '+' if point.is_good(run) else ''
@@ -275,7 +286,7 @@ def unfinished(sweep: runs_lib.Sweep) -> list[str]:
   for run in sweep.unfinished:
     settings = [run.label, f'T {run.temperature:g}']
     if run.alpha is not None:
-      settings.append(f'alpha {run.alpha:g}')
+      settings.append(f'{run.truncation or "alpha"} {run.alpha:g}')
     if run.gamma is not None:
       settings.append(f'gamma {run.gamma}')
     of = f' of {run.total}' if run.total else ''
