@@ -203,6 +203,7 @@ def _summary(config, metrics, num_examples):
     'verifier_calls_per_example': calls,
     'drafter_steps_per_example': calls * 5,
     'num_examples': num_examples,
+    'num_truncated': 0,
   }
 
 
