@@ -68,6 +68,7 @@ def build(
   header = {
     'task': 'debian_en_de',
     'pair': 'debian',
+    'pair_digest': '0123456789abcdef-float32',
     'split': 'test',
     'input_length': 96,
     'max_length': 80,
@@ -203,6 +204,7 @@ def _summary(config, metrics, num_examples):
     'verifier_calls_per_example': calls,
     'drafter_steps_per_example': calls * 5,
     'num_examples': num_examples,
+    'num_truncated': 0,
   }
 
 
