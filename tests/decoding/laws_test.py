@@ -51,7 +51,7 @@ ALPHAS = {
   deferral.ensemble: 0.4,
 }
 # With bonus tokens from p, the law of a text depends on where blocks begin.
-WIDE = {deferral.lossy, deferral.typical, deferral.bild_fixed}
+WIDE = (deferral.lossy, deferral.typical, deferral.bild_fixed)
 INPUTS = jnp.array([[2, 3, 3], [3, 0, 0], [2, 2, 0]])
 
 
@@ -258,7 +258,7 @@ def test_a_model_alone_emits_its_own_law(decoder_only):
 def test_the_rules_are_tested_where_they_decide_something():
   """At these alphas every rule's law is neither q's nor p's."""
   ends = (deferral.drafter_only, deferral.verifier_only)
-  for rule in ALPHAS.keys() - WIDE:
+  for rule in ALPHAS.keys() - set(WIDE):
     mixed = []
     for row in range(3):
       law, *others = (
