@@ -31,6 +31,7 @@ from typing import Any
 import jax
 import jax.extend
 import jax.numpy as jnp
+import numpy as np
 
 from speccascade_jax import acceptance
 from speccascade_jax import base
@@ -190,11 +191,40 @@ def apply(
 
 
 @functools.lru_cache(maxsize=64)  # It is asked at every call of a loop.
+def check_defers(rule: base.Rule) -> None:
+  """Refuses a rule that does not say what it hands to the verifier.
+
+  Such as `lossy`, or one that returns pi alone: a cascade has nothing to go by.
+
+  Raises:
+    ValueError: the rule's deferral is not a number.
+  """
+  if not np.isfinite(_tried(rule, *_EXAMPLES).deferral).all():
+    raise ValueError(
+      f'{_name(rule)} does not say how much it defers, and a cascade that '
+      'calls the verifier where the rule defers needs that. Return a Target '
+      'with its deferral, as `mix` does.'
+    )
+
+
+# Distributions of a drafter and a verifier to try a rule on.
+_EXAMPLES = ((0.7, 0.2, 0.1), (0.2, 0.5, 0.3))
+
+
+def _tried(rule: base.Rule, q: Any, p: Any) -> base.Target:
+  """What a rule says of `q [V]` and `p [V]` at alpha 0.3, in NumPy."""
+  # Under an outer jit as well, these are numbers and no tracers.
+  with jax.ensure_compile_time_eval():
+    q, p = (jnp.asarray([x], jnp.float32) for x in (q, p))
+    return jax.device_get(apply(rule, q, p, q, p, jnp.float32(0.3)))
+
+
 def check_drafter_decides(rule: base.Rule) -> None:
   """Refuses a rule that needs the verifier to know whether to defer.
 
-  The deferral may read neither p nor p_conf, and pi may mix p in but not read
-  p_conf. `chow` and `chow_log` are such rules, and so is `ensemble`.
+  The deferral may read neither p nor p_conf, and pi may mix p in, with the
+  deferral for its weight, but not read p_conf. `chow` and `chow_log` are such
+  rules, and so is `ensemble`.
 
   Raises:
     ValueError: otherwise, with the name of what is read.
@@ -220,6 +250,14 @@ def check_drafter_decides(rule: base.Rule) -> None:
       'A token cascade asks the rule before it asks the verifier, but '
       f'{_name(rule)} reads {reads[0]} to decide. Use a rule on q alone, such '
       'as chow or chow_log, or the oracle cascade.'
+    )
+  check_defers(rule)
+  q, p = np.array(_EXAMPLES)
+  whole, without = _tried(rule, q, p), _tried(rule, q, 0.0 * p)
+  if not np.allclose(whole.pi, without.pi + whole.deferral * p, atol=1e-5):
+    raise ValueError(
+      f'A token cascade draws from p what a rule defers, but the pi of '
+      f'{_name(rule)} is not some of q plus its deferral times p.'
     )
 
 

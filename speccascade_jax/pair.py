@@ -236,7 +236,10 @@ class Pair:
         **common,
       )
     return self._output(
-      jax.device_get(generation), truncated, alone=model != PAIR
+      jax.device_get(generation),
+      truncated,
+      alone=model != PAIR,
+      judged=model == PAIR and loops.LOOPS[method].judges,
     )
 
   def pieces(self, tokens: Sequence[int]) -> list[str]:
@@ -266,7 +269,10 @@ class Pair:
     return inputs, np.array([len(row) > input_length for row in rows])
 
   def _output(
-    self, generation: base.Generation, truncated: np.ndarray, alone: bool
+    self,
+    generation: base.Generation,
+    truncated: np.ndarray,
+    **kind: bool,
   ) -> Output:
     counters = generation.counters
     rows = zip(generation.tokens, generation.lengths, strict=True)
@@ -279,7 +285,7 @@ class Pair:
         field.name: getattr(counters, field.name)
         for field in dataclasses.fields(counters)
       }
-      | decoding_stats.rates(counters, generation.lengths, alone=alone),
+      | decoding_stats.rates(counters, generation.lengths, **kind),
       truncated=truncated,
       drafter_probs=generation.drafter_probs,
       verifier_probs=generation.verifier_probs,

@@ -79,7 +79,9 @@ def decode(
   """
   inputs = checks.check_inputs(inputs, keys)
   checks.check_pair(drafter, verifier)
-  if not oracle:
+  if oracle:
+    deferral.check_defers(rule)
+  else:
     deferral.check_drafter_decides(rule)
   return _decode(
     drafter,

@@ -122,10 +122,12 @@ class Method:
           f'truncation is {self.truncation!r}; it must be one of '
           f'{", ".join(TRUNCATIONS)}.'
         )
-      if not self.alphas or rule not in (None, *_WITHOUT_ALPHA):
+      without = _WITHOUT_ALPHA if self.model == 'pair' else (None,)
+      if not self.alphas or rule not in without:
         raise ValueError(
           f'With truncation {self.truncation!r} the alphas are its strengths: '
-          f'give some, and a rule that has no alpha; got {self.alphas}, '
+          'give some, and a rule that has no alpha of its own '
+          f'({", ".join(_WITHOUT_ALPHA)}) or a model alone; got {self.alphas}, '
           f'{rule!r}.'
         )
     elif self.model != 'pair':

@@ -199,9 +199,9 @@ def load(run_dir: str | os.PathLike[str]) -> Sweep:
   if not runs:
     done = sum(run.done for run in unfinished)
     raise RunDirError(
-      f'{path} has no finished run yet: {len(unfinished)} were begun, with '
-      f'{done} examples done. Start the same `speccascade sweep` again; it '
-      'goes on where it stopped.'
+      f'{path} has no finished run yet: scores are written when the whole '
+      f'sweep is done, and of its {len(unfinished)} runs {done} examples are. '
+      'Start the same `speccascade sweep` again; it goes on where it stopped.'
     )
   config = path / 'operative_config.gin'
   return Sweep(

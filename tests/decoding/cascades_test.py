@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from speccascade_jax import base
 from speccascade_jax import deferral
 from speccascade_jax import distributions
 from speccascade_jax.decoding import sequence_cascade
@@ -205,6 +206,26 @@ def test_confidence_is_that_of_the_text_alone(quantile):
     logs = np.log(probs[row, :n].astype(np.float64))
     expected = logs.mean() if quantile is None else np.quantile(logs, quantile)
     np.testing.assert_allclose(found[row], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_rule_that_does_not_say_what_it_defers_is_refused():
+  def bare(q, p, q_conf, p_conf, alpha):
+    return 0.5 * q + 0.5 * p
+
+  for rule in (deferral.lossy, deferral.lossy_exact, bare):
+    for check in (deferral.check_defers, deferral.check_drafter_decides):
+      with pytest.raises(ValueError, match='how much it defers'):
+        check(rule)
+
+  def squared(q, p, q_conf, p_conf, alpha):
+    pi = 0.5 * q + 0.5 * p**2 / (p**2).sum(-1, keepdims=True).clip(1e-9)
+    return base.Target(pi=pi, deferral=jnp.full(q.shape[:-1], 0.5))
+
+  deferral.check_defers(squared)
+  with pytest.raises(ValueError, match='pi of squared is not some of q plus'):
+    deferral.check_drafter_decides(squared)
+  for rule in (deferral.chow, deferral.chow_log, deferral.ensemble):
+    deferral.check_drafter_decides(rule)
 
 
 def test_a_rule_that_needs_the_verifier_is_refused():

@@ -183,6 +183,8 @@ def test_labels_are_the_paper_s(rule, verify, label):
       {'rule': deferral.opt, 'truncation': 'top_p', 'alphas': (1,)},
       'strengths',
     ),
+    # Its own alpha would be 0, unseen.
+    ({'method': 'bild', 'truncation': 'top_p', 'alphas': (1,)}, 'strengths'),
   ],
 )
 def test_a_contradictory_method_is_refused_by_name(settings, named):
