@@ -99,7 +99,7 @@ CONFORMANCE = [
   _speculative('token_v3', deferral.token_v3, 0.5),
   _speculative('lossy', deferral.lossy, 0.4),
   _speculative('lossy_exact', deferral.lossy_exact, 0.4),
-  _speculative('typical', deferral.typical, 0.8),
+  _speculative('typical', deferral.typical, 0.5),
   _speculative('bild_fixed', deferral.bild_fixed, 1.5),
   _speculative('ensemble', deferral.ensemble, 0.4),
   _truncated('top_k', 2),
