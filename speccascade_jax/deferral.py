@@ -219,6 +219,7 @@ def _tried(rule: base.Rule, q: Any, p: Any) -> base.Target:
     return jax.device_get(apply(rule, q, p, q, p, jnp.float32(0.3)))
 
 
+@functools.lru_cache(maxsize=64)  # As above.
 def check_drafter_decides(rule: base.Rule) -> None:
   """Refuses a rule that needs the verifier to know whether to defer.
 

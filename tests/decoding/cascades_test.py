@@ -228,6 +228,19 @@ def test_a_rule_that_does_not_say_what_it_defers_is_refused():
     deferral.check_drafter_decides(rule)
 
 
+def test_a_rule_is_tried_once_and_not_at_every_call():
+  tried = []
+
+  def counted(q, p, q_conf, p_conf, alpha):
+    tried.append(alpha)
+    return deferral.chow(q, p, q_conf, p_conf, alpha)
+
+  deferral.check_drafter_decides(counted)
+  first = len(tried)
+  deferral.check_drafter_decides(counted)
+  assert first and len(tried) == first
+
+
 def test_a_rule_that_needs_the_verifier_is_refused():
   model = tabular.step_model(V)
   with pytest.raises(ValueError, match='diff reads p_conf to decide'):
