@@ -14,11 +14,13 @@ from speccascade_jax.base import Target
 from speccascade_jax.base import Verdict
 from speccascade_jax.base import Verify
 from speccascade_jax.deferral import as_target
+from speccascade_jax.deferral import bild_fixed
 from speccascade_jax.deferral import chow
 from speccascade_jax.deferral import chow_log
 from speccascade_jax.deferral import diff
 from speccascade_jax.deferral import diff_log
 from speccascade_jax.deferral import drafter_only
+from speccascade_jax.deferral import ensemble
 from speccascade_jax.deferral import lossy
 from speccascade_jax.deferral import lossy_exact
 from speccascade_jax.deferral import mix
@@ -28,6 +30,7 @@ from speccascade_jax.deferral import opt_log
 from speccascade_jax.deferral import token_v1
 from speccascade_jax.deferral import token_v2
 from speccascade_jax.deferral import token_v3
+from speccascade_jax.deferral import typical
 from speccascade_jax.deferral import verifier_only
 from speccascade_jax.pair import Model
 from speccascade_jax.pair import Output
@@ -46,11 +49,13 @@ __all__ = [
   'Verdict',
   'Verify',
   'as_target',
+  'bild_fixed',
   'chow',
   'chow_log',
   'diff',
   'diff_log',
   'drafter_only',
+  'ensemble',
   'load_pair',
   'lossy',
   'lossy_exact',
@@ -61,6 +66,7 @@ __all__ = [
   'token_v1',
   'token_v2',
   'token_v3',
+  'typical',
   'verifier_only',
   'verify_block',
   'verify_tokens',

@@ -41,7 +41,7 @@ class Provenance(enum.IntEnum):
   NONE = 0
   DRAFTER = 1  # Drafted and kept (or the drafter decodes alone).
   RESAMPLED = 2  # Drawn from the residual after a rejection.
-  VERIFIER = 3  # Drawn after a fully kept block (or verifier alone).
+  VERIFIER = 3  # Drawn by the verifier where no drafted token was rejected.
 
 
 @pytree_dataclass
@@ -83,7 +83,7 @@ class Counters:
 
   drafter_steps: Array  # [B] int32, single-token calls of the drafter.
   verifier_calls: Array  # [B] int32, calls of the verifier of any width.
-  drafted: Array  # [B] int32, tokens proposed: gamma a round.
+  drafted: Array  # [B] int32, tokens that the drafter proposed.
   accepted: Array  # [B] int32, output tokens that were drafted and kept.
   resampled: Array  # [B] int32, output tokens that replaced a rejected one.
   # [B] float32, summed deferral at the output positions; NaN if undefined.

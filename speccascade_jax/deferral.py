@@ -16,6 +16,9 @@ Decoding", ICLR 2025. A rule of your own is one more such function::
     sure = q_conf.max(-1) > 0.5
     defer = ~sure | (q_conf.max(-1) < p_conf.max(-1) - alpha)
     return deferral.mix(q, p, defer)
+
+Rules that say how a drafted token is kept, rather than how confident a model
+must be, are written in `acceptance`; they are rules like all others.
 """
 
 from __future__ import annotations
@@ -26,8 +29,11 @@ import math
 from typing import Any
 
 import jax
+import jax.extend
 import jax.numpy as jnp
+import numpy as np
 
+from speccascade_jax import acceptance
 from speccascade_jax import base
 from speccascade_jax import distributions
 
@@ -102,63 +108,23 @@ def token_v3(q, p, q_conf, p_conf, alpha):
   return mix_tokens(q, p, p_conf < limit)
 
 
-def lossy(q, p, q_conf, p_conf, alpha):
-  """Lossy speculative decoding with beta = 1, the variant in common use.
+def ensemble(q, p, q_conf, p_conf, alpha):
+  """Static ensembling: `pi = alpha q + (1 - alpha) p`, lambda = 1 - alpha.
 
-  Keeps a drafted token with probability `min(1, p / ((1 - alpha) q))` and
-  draws from `norm(max(0, p - q))` after a rejection. What one position emits
-  has the law, with `kept = min(q, p / (1 - alpha))` of mass M,
-
-    pi = kept + (1 - M) norm(max(0, p - q)),
-
-  and exact speculative sampling of this pi is the very same procedure. Where
-  `p > q`, also `kept = q` and hence `pi >= q`: always kept, and `pi - q` is
-  proportional to `p - q`. Elsewhere `pi = kept <= q`: kept with probability
-  `pi / q = min(1, p / ((1 - alpha) q))`, and no residual. So the wider
-  interface is needed for one thing only: behind a fully kept block the next
-  token comes from `p`. That makes the law depend on gamma, and
-  `verify_block`, which emits pi at every position, refuses this rule.
-
-  Nothing is handed to the verifier here: the deferral is NaN.
-
-  alpha is clipped to [0, 1]; at 1 every drafted token is kept.
+  alpha is clipped to [0, 1]. At temperature 0 the arg max of one model or of
+  the other is emitted, with these odds: what is mixed are the scaled laws.
   """
   del q_conf, p_conf
-  kept = jnp.minimum(q, distributions.lenient(p, alpha))
-  rest = distributions.residual(p, q)
-  rejected = distributions.total_variation(q, kept)[..., None]
-  pi = kept + rejected * distributions.ratio(rest, rest.sum(-1, keepdims=True))
-  return base.Target(pi=pi, deferral=_undefined(q), bonus=p)
+  share = jnp.clip(jnp.asarray(alpha, jnp.float32), 0.0, 1.0)
+  deferral = jnp.broadcast_to(1.0 - share, q.shape[:-1])
+  return base.Target(pi=share * q + (1.0 - share) * p, deferral=deferral)
 
 
-def lossy_exact(q, p, q_conf, p_conf, alpha):
-  """Lossy speculative decoding with the beta that makes it exact (Lemma 2).
-
-    pi = max(min(q, p / (1 - alpha)), p / beta),  sum pi = 1.
-
-  With `c = 1 / beta` the sum grows from at most 1 at c = 0 to at least
-  `sum p = 1` at c = 1, with a slope of at most 1: 30 halvings give c to
-  float32 precision, and 1 >= c implies `beta >= 1 - alpha`. The deferral is
-  NaN, as in `lossy`.
-
-  alpha is clipped to [0, 1]; at 1 every drafted token is kept.
-  """
-  del q_conf, p_conf
-  kept = jnp.minimum(q, distributions.lenient(p, alpha))
-
-  def at(c: base.Array) -> base.Array:
-    return jnp.maximum(kept, c[..., None] * p)
-
-  def halve(_, bounds):
-    low, high = bounds
-    middle = 0.5 * (low + high)
-    below = at(middle).sum(-1) < 1.0
-    return jnp.where(below, middle, low), jnp.where(below, high, middle)
-
-  zeros = jnp.zeros(q.shape[:-1], q.dtype)
-  low, _ = jax.lax.fori_loop(0, 30, halve, (zeros, zeros + 1.0))
-  return at(low)
-
+# Rules by how a drafted token is accepted go by these names as well.
+lossy = acceptance.lossy
+lossy_exact = acceptance.lossy_exact
+typical = acceptance.typical
+bild_fixed = acceptance.bild_fixed
 
 # Every rule that ships, with the alphas (verifier end, drafter end) between
 # which it runs from verifier-only to drafter-only; None where alpha is ignored.
@@ -181,6 +147,9 @@ RULES: dict[base.Rule, tuple[float, float] | None] = {
   token_v3: (0.0, 1.0),
   lossy: (0.0, 1.0),
   lossy_exact: (0.0, 1.0),
+  typical: (-math.inf, 1.0),
+  bild_fixed: (0.0, math.inf),
+  ensemble: (0.0, 1.0),
 }
 
 
@@ -221,6 +190,89 @@ def apply(
   return as_target(rule(q, p, q_conf, p_conf, alpha), q, _name(rule))
 
 
+@functools.lru_cache(maxsize=64)  # It is asked at every call of a loop.
+def check_defers(rule: base.Rule) -> None:
+  """Refuses a rule that does not say what it hands to the verifier.
+
+  Such as `lossy`, or one that returns pi alone: a cascade has nothing to go by.
+
+  Raises:
+    ValueError: the rule's deferral is not a number.
+  """
+  if not np.isfinite(_tried(rule, *_EXAMPLES).deferral).all():
+    raise ValueError(
+      f'{_name(rule)} does not say how much it defers, and a cascade that '
+      'calls the verifier where the rule defers needs that. Return a Target '
+      'with its deferral, as `mix` does.'
+    )
+
+
+# Distributions of a drafter and a verifier to try a rule on.
+_EXAMPLES = ((0.7, 0.2, 0.1), (0.2, 0.5, 0.3))
+
+
+def _tried(rule: base.Rule, q: Any, p: Any) -> base.Target:
+  """What a rule says of `q [V]` and `p [V]` at alpha 0.3, in NumPy."""
+  # Under an outer jit as well, these are numbers and no tracers.
+  with jax.ensure_compile_time_eval():
+    q, p = (jnp.asarray([x], jnp.float32) for x in (q, p))
+    return jax.device_get(apply(rule, q, p, q, p, jnp.float32(0.3)))
+
+
+@functools.lru_cache(maxsize=64)  # As above.
+def check_drafter_decides(rule: base.Rule) -> None:
+  """Refuses a rule that needs the verifier to know whether to defer.
+
+  The deferral may read neither p nor p_conf, and pi may mix p in, with the
+  deferral for its weight, but not read p_conf. `chow` and `chow_log` are such
+  rules, and so is `ensemble`.
+
+  Raises:
+    ValueError: otherwise, with the name of what is read.
+  """
+  some = jax.ShapeDtypeStruct((1, 3), jnp.float32)
+  alpha = jax.ShapeDtypeStruct((), jnp.float32)
+  jaxpr = jax.make_jaxpr(functools.partial(apply, rule))(
+    *[some] * 4, alpha
+  ).jaxpr
+  pi, deferral, *_ = jaxpr.outvars
+  _, p, _, p_conf, _ = jaxpr.invars
+  reads = [
+    what
+    for what, output, variable in (
+      ('p', deferral, p),
+      ('p_conf', deferral, p_conf),
+      ('p_conf', pi, p_conf),
+    )
+    if variable in _dependencies(jaxpr, output)
+  ]
+  if reads:
+    raise ValueError(
+      'A token cascade asks the rule before it asks the verifier, but '
+      f'{_name(rule)} reads {reads[0]} to decide. Use a rule on q alone, such '
+      'as chow or chow_log, or the oracle cascade.'
+    )
+  check_defers(rule)
+  q, p = np.array(_EXAMPLES)
+  whole, without = _tried(rule, q, p), _tried(rule, q, 0.0 * p)
+  if not np.allclose(whole.pi, without.pi + whole.deferral * p, atol=1e-5):
+    raise ValueError(
+      f'A token cascade draws from p what a rule defers, but the pi of '
+      f'{_name(rule)} is not some of q plus its deferral times p.'
+    )
+
+
+def _dependencies(jaxpr: Any, output: Any) -> set:
+  """The variables of a jaxpr that one of its outputs is computed from."""
+  needed = {output} if isinstance(output, jax.extend.core.Var) else set()
+  for equation in reversed(jaxpr.eqns):
+    if needed.intersection(equation.outvars):
+      needed.update(
+        v for v in equation.invars if isinstance(v, jax.extend.core.Var)
+      )
+  return needed
+
+
 def as_target(out: Any, q: base.Array, name: str = 'the rule') -> base.Target:
   """A rule's result as a `Target` of checked shapes.
 
@@ -240,7 +292,7 @@ def as_target(out: Any, q: base.Array, name: str = 'the rule') -> base.Target:
   """
   if isinstance(out, jax.Array):
     _check(name, 'pi', out, q.shape)
-    return base.Target(pi=out, deferral=_undefined(q))
+    return base.Target(pi=out, deferral=acceptance.undefined(q))
   if not isinstance(out, base.Target):
     raise TypeError(
       f'Deferral rule {name} must return a Target or the array pi, got '
@@ -252,11 +304,6 @@ def as_target(out: Any, q: base.Array, name: str = 'the rule') -> base.Target:
       _check(name, field, value, q.shape)
   _check(name, 'deferral', out.deferral, q.shape[:-1])
   return dataclasses.replace(out, deferral=out.deferral.astype(jnp.float32))
-
-
-def _undefined(q: base.Array) -> base.Array:
-  """The deferral `[...]` of a rule that defers nothing, for `q [..., V]`."""
-  return jnp.full(q.shape[:-1], jnp.nan, jnp.float32)
 
 
 def _check(name: str, field: str, value: Any, shape: tuple[int, ...]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import math
 
 import chex
 import jax
@@ -27,21 +28,26 @@ _TINY = float(jnp.finfo(jnp.float32).tiny)
 class Scaling:
   """How logits become the distribution that is sampled; hashable, jit-static.
 
-  Truncations apply in the order top-k, top-p, min-p, each to the renormalised
-  outcome of the one before. Tokens tied with the last one kept are kept too,
-  so that a truncation depends on probabilities alone, not on token ids.
+  Truncations apply in the order top-k, top-p, min-p, eta, each to the
+  renormalised outcome of the one before. Tokens tied with the last one kept
+  are kept too, so that a truncation depends on probabilities alone, not on
+  token ids.
 
   Attributes:
     greedy: temperature 0, the one-hot arg max (lowest id among ties).
     top_k: keep the k most probable tokens.
     top_p: keep the most probable tokens that together reach this mass.
     min_p: keep tokens with at least this fraction of the largest probability.
+    eta: keep tokens of at least `min(eta, sqrt(eta) exp(-H(p)))`, that is, of
+      this probability, and below it those that are likely for a distribution
+      of that entropy (Hewitt et al., 2022).
   """
 
   greedy: bool = False
   top_k: int | None = None
   top_p: float | None = None
   min_p: float | None = None
+  eta: float | None = None
 
   def __post_init__(self):
     """Refuses settings that would keep nothing or mean nothing."""
@@ -51,7 +57,7 @@ class Scaling:
     if self.top_k is not None:
       top_k = static.positive_integer('top_k', self.top_k)
       object.__setattr__(self, 'top_k', top_k)
-    for name in ('top_p', 'min_p'):
+    for name in ('top_p', 'min_p', 'eta'):
       value = getattr(self, name)
       if value is not None and not 0.0 < value <= 1.0:
         raise ValueError(f'{name} must be in (0, 1] or None, got {value!r}.')
@@ -107,6 +113,12 @@ def scale(
   if scaling.min_p is not None:
     least = scaling.min_p * probs.max(axis=-1, keepdims=True)
     probs = _normalise(jnp.where(probs >= least, probs, 0.0))
+  if scaling.eta is not None:
+    typical = jnp.exp(-entropy(probs))[..., None]
+    least = jnp.minimum(scaling.eta, math.sqrt(scaling.eta) * typical)
+    # exp(-H) <= max p, but for rounding, which must not drop every token.
+    least = jnp.minimum(least, probs.max(axis=-1, keepdims=True))
+    probs = _normalise(jnp.where(probs >= least, probs, 0.0))
   return probs
 
 
@@ -153,6 +165,11 @@ def _normalise(weights: base.Array) -> base.Array:
 def total_variation(p: base.Array, q: base.Array) -> base.Array:
   """`D_TV(p, q) = sum_v max(0, p(v) - q(v))`, shape `[...]`."""
   return residual(p, q).sum(axis=-1)
+
+
+def surprisal(p: base.Array) -> base.Array:
+  """`-log p(v)` in nats, `[..., V]`; infinite, never NaN, at zero."""
+  return jnp.where(p < _TINY, jnp.inf, -jnp.log(jnp.maximum(p, _TINY)))
 
 
 def entropy(p: base.Array) -> base.Array:

@@ -14,8 +14,9 @@ Everything happens on the device between the encoded and the decoded text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 import warnings
@@ -26,6 +27,7 @@ import numpy as np
 from speccascade_jax import base
 from speccascade_jax import deferral
 from speccascade_jax import distributions
+from speccascade_jax import loops
 from speccascade_jax import static
 from speccascade_jax import verification
 from speccascade_jax import vocabulary as vocabularies
@@ -33,12 +35,23 @@ from speccascade_jax import zoo
 from speccascade_jax.checkpoints import native
 from speccascade_jax.decoding import autoregressive
 from speccascade_jax.decoding import call_times as call_times_lib
+from speccascade_jax.decoding import sequence_cascade
 from speccascade_jax.decoding import speculative
 from speccascade_jax.decoding import stats as decoding_stats
+from speccascade_jax.decoding import token_cascade
 from speccascade_jax.models import protocol
 from speccascade_jax.models.t5 import step_model as t5_step_model
 
 PAIR, DRAFTER, VERIFIER = 'pair', 'drafter', 'verifier'
+
+# One for every name of `loops.LOOPS`.
+_DECODE: dict[str, Callable[..., base.Generation]] = {
+  'speculative': speculative.decode,
+  'token_cascade': token_cascade.decode,
+  'oracle_cascade': functools.partial(token_cascade.decode, oracle=True),
+  'sequence_cascade': sequence_cascade.decode,
+  'bild': functools.partial(speculative.decode, rule=deferral.bild_fixed),
+}
 
 # Sources are padded to the next of these widths, so that a stream of texts
 # compiles a handful of programs rather than one a length.
@@ -105,17 +118,21 @@ class Pair:
   def generate(
     self,
     texts: Sequence[str],
-    rule: base.Rule = deferral.verifier_only,
+    rule: base.Rule | None = None,
     alpha: float = 0.0,
     gamma: int = 4,
     temperature: float = 0.0,
     key: int | base.Array = 0,
     *,
+    method: str = 'speculative',
     verification: base.Verify = verification.verify_tokens,
+    fallback: float | None = None,
+    quantile: float | None = None,
     model: str = PAIR,
     top_k: int | None = None,
     top_p: float | None = None,
     min_p: float | None = None,
+    eta: float | None = None,
     max_length: int = 128,
     input_length: int | None = None,
     row_ids: Sequence[int] | None = None,
@@ -127,15 +144,25 @@ class Pair:
       texts: B inputs, task prefix included.
       rule: what to emit, see `speccascade_jax.deferral`; the default is
         lossless speculative decoding. Not read unless `model` is 'pair'.
-      alpha: the rule's trade-off; larger trusts the drafter more.
-      gamma: tokens drafted a round.
+      alpha: the rule's trade-off; larger trusts the drafter more. The rollback
+        threshold of 'bild', in nats; the sequence's `1 - alpha` of
+        'sequence_cascade'.
+      gamma: tokens drafted a round, at most with 'bild'; not read by the
+        cascades that draft no blocks.
       temperature: 0 is greedy.
       key: a seed or a typed PRNG key; row i uses it folded with row_ids[i].
+      method: 'speculative'; 'token_cascade' and 'oracle_cascade', token by
+        token, with a rule; 'sequence_cascade' and 'bild', without. See `loops`.
       verification: `verify_tokens` or `verify_block`.
+      fallback: of 'bild', which stops drafting below this confidence.
+      quantile: of 'sequence_cascade', which goes by this quantile of the
+        tokens' log-probabilities rather than by their mean.
       model: 'pair', or 'drafter' / 'verifier' to decode with one alone.
       top_k: keep the k likeliest tokens, for both models.
       top_p: keep the smallest set of tokens of this mass, for both models.
       min_p: keep tokens of at least this fraction of the largest probability.
+      eta: keep tokens that are likely, or typical for the entropy; see
+        `distributions.Scaling`.
       max_length: most tokens to emit, EOS included.
       input_length: width that the inputs are padded or cut to; by default the
         smallest bucket that holds them all, without cutting.
@@ -147,8 +174,23 @@ class Pair:
       raise ValueError(
         f"model must be 'pair', 'drafter' or 'verifier', got {model!r}."
       )
+    given = {'fallback': fallback, 'quantile': quantile}
+    given = {name: value for name, value in given.items() if value is not None}
+    if model == PAIR:
+      if rule is None and method == 'speculative':
+        rule = deferral.verifier_only
+      options = loops.check(method, rule, verification, given)
+    elif given or method != 'speculative':
+      raise ValueError(
+        f'The {model} decodes alone: it takes no method {method!r} and none of '
+        f'its options, got {given}.'
+      )
     scaling = distributions.Scaling(
-      greedy=bool(temperature == 0), top_k=top_k, top_p=top_p, min_p=min_p
+      greedy=bool(temperature == 0),
+      top_k=top_k,
+      top_p=top_p,
+      min_p=min_p,
+      eta=eta,
     )
     inputs, truncated = self._encode(texts, input_length)
     if self.prefixes and not all(t.startswith(self.prefixes) for t in texts):
@@ -164,7 +206,14 @@ class Pair:
       max_length=max_length, scaling=scaling, trace=trace
     )
     if model == PAIR:
-      generation = speculative.decode(
+      loop = loops.LOOPS[method]
+      if loop.takes_rule:
+        options['rule'] = rule
+      if loop.drafts_blocks:
+        options['gamma'] = gamma
+      if loop.takes_verification:
+        options['verify'] = verification
+      generation = _DECODE[method](
         self.drafter.step,
         self.verifier.step,
         self.drafter.params,
@@ -173,9 +222,7 @@ class Pair:
         keys,
         alpha,
         temperature,
-        rule=rule,
-        gamma=gamma,
-        verify=verification,
+        **options,
         **common,
       )
     else:
@@ -190,7 +237,10 @@ class Pair:
         **common,
       )
     return self._output(
-      jax.device_get(generation), truncated, alone=model != PAIR
+      jax.device_get(generation),
+      truncated,
+      alone=model != PAIR,
+      judged=model == PAIR and loops.LOOPS[method].judges,
     )
 
   def call_times(
@@ -252,7 +302,10 @@ class Pair:
     return inputs, np.array([len(row) > input_length for row in rows])
 
   def _output(
-    self, generation: base.Generation, truncated: np.ndarray, alone: bool
+    self,
+    generation: base.Generation,
+    truncated: np.ndarray,
+    **kind: bool,
   ) -> Output:
     counters = generation.counters
     rows = zip(generation.tokens, generation.lengths, strict=True)
@@ -265,7 +318,7 @@ class Pair:
         field.name: getattr(counters, field.name)
         for field in dataclasses.fields(counters)
       }
-      | decoding_stats.rates(counters, generation.lengths, alone=alone),
+      | decoding_stats.rates(counters, generation.lengths, **kind),
       truncated=truncated,
       drafter_probs=generation.drafter_probs,
       verifier_probs=generation.verifier_probs,

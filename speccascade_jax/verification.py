@@ -1,8 +1,9 @@
 """Verification: which drafted tokens are kept, and what follows them.
 
-Both functions here are of type `base.Verify`. They know no model and draw no
-random number: given the uniforms they are deterministic, so that their law is
-an integral over the uniforms, which the tests take exactly. The emitted tokens
+`verify_tokens` and `verify_block` are of type `base.Verify`; `verify_short`
+serves blocks of different lengths. They know no model and draw no random
+number: given the uniforms they are deterministic, so that their law is an
+integral over the uniforms, which the tests take exactly. The emitted tokens
 have exactly the law of sampling `pi` one token at a time.
 
 A block as the verifier sees it, for G = 3; the drafter has drawn each token
@@ -27,6 +28,8 @@ name DRAFTER.
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 import chex
 import jax
@@ -74,6 +77,59 @@ def verify_tokens(
     rest = _column(target.residual, accepted)
   bonus = (target.pi if target.bonus is None else target.bonus)[:, gamma]
   return _verdict(drafted, target, accepted, rest, bonus, u_next)
+
+
+def verify_short(
+  drafted: base.Array,
+  count: base.Array,
+  q: base.Array,
+  target: base.Target,
+  u_accept: base.Array,
+  u_next: base.Array,
+) -> base.Verdict:
+  """`verify_tokens` for rows that drafted fewer than G tokens.
+
+  Row b has drafted `count[b]` tokens, and column `count[b]` lies behind its
+  block. With count = 1 and everything kept::
+
+    column       0        1        2        3
+    drafted      d_1      -        -
+    emitted      d_1      x                            x ~ bonus_2, or pi_2
+    provenance   DRAFTER  VERIFIER NONE    NONE
+
+  Whoever stopped drafting must have done so for what is known of the prefix
+  alone; then the law is that of full blocks.
+
+  Args:
+    drafted: `[B, G]` int32; what lies behind `count` is not read.
+    count: `[B]` int32, 0 .. G.
+    q: `[B, G+1, V]`, as in `verify_tokens`, and so on; finite everywhere.
+    target: see there.
+    u_accept: see there.
+    u_next: see there.
+  """
+  _check(drafted, q, target, u_accept, u_next)
+  chex.assert_shape(count, drafted.shape[:1])
+  position = jnp.arange(q.shape[1])
+  # The end of a block is a rejection whose "residual" is the bonus.
+  behind = (position >= count[:, None])[..., None]
+  accept, residual, bonus = target.accept, target.residual, target.bonus
+  if accept is None:
+    accept = distributions.ratio(target.pi, q)
+  if residual is None:
+    residual = distributions.residual(target.pi, q)
+  if bonus is None:
+    bonus = target.pi
+  short = dataclasses.replace(
+    target,
+    accept=jnp.where(behind, 0.0, accept),
+    residual=jnp.where(behind, bonus, residual),
+    bonus=bonus,
+  )
+  verdict = verify_tokens(drafted, q, short, u_accept, u_next)
+  full = (position == count[:, None]) & (verdict.accepted == count)[:, None]
+  provenance = jnp.where(full, base.Provenance.VERIFIER, verdict.provenance)
+  return dataclasses.replace(verdict, provenance=provenance)
 
 
 def verify_block(

@@ -119,8 +119,7 @@ def test_a_method_fragment_builds_a_method(file):
   scope = pathlib.Path(file).stem
   bindings = (f'build_method.method = @{scope}/Method()',)
   method = _build(build_method, file, bindings=bindings)['method']
-  gammas = (4,) if method.model == 'pair' else ()
-  points = methods_lib.expand([method], gammas=gammas, temperatures=(0.0,))
+  points = methods_lib.expand([method], gammas=(4,), temperatures=(0.0,))
   assert len(points) == max(1, len(method.alphas))
 
 

@@ -47,7 +47,10 @@ def test_argmax_is_numpys_ties_and_infinities_included(shape):
     {'top_p': 0.83},
     {'min_p': 0.07},
     {'min_p': 1.0},
-    {'top_k': 20, 'top_p': 0.9, 'min_p': 0.02},
+    {'eta': 0.2},
+    {'eta': 0.01},
+    {'eta': 1.0},
+    {'top_k': 20, 'top_p': 0.9, 'min_p': 0.02, 'eta': 0.3},
   ),
   ids=str,
 )
@@ -83,7 +86,12 @@ def test_tokens_tied_with_the_last_one_kept_are_kept():
 def test_truncating_to_everything_changes_nothing():
   logits = jnp.asarray(random_logits((2, 4096)))
   plain = scale(logits, distributions.Scaling(), 1.0)
-  for truncation in ({'top_k': 4096}, {'top_p': 1.0}, {'min_p': 1e-9}):
+  for truncation in (
+    {'top_k': 4096},
+    {'top_p': 1.0},
+    {'min_p': 1e-9},
+    {'eta': 1e-9},
+  ):
     scaling = distributions.Scaling(**truncation)
     probs = scale(logits, scaling, 1.0)
     np.testing.assert_allclose(probs, plain, atol=1e-6)
@@ -103,7 +111,7 @@ def test_extreme_logits_give_a_distribution(temperature):
   )
   for scaling in (
     distributions.Scaling(),
-    distributions.Scaling(top_k=2, top_p=0.9, min_p=0.1),
+    distributions.Scaling(top_k=2, top_p=0.9, min_p=0.1, eta=0.05),
   ):
     probs = scale(logits, scaling, temperature)
     np.testing.assert_allclose(probs.sum(-1), 1.0, atol=1e-6)
@@ -129,6 +137,8 @@ def test_scale_computes_in_float32():
     ({'top_p': 0.0}, 'top_p.*got 0.0'),
     ({'top_p': 1.5}, 'top_p.*got 1.5'),
     ({'min_p': -0.1}, 'min_p.*got -0.1'),
+    ({'eta': 0.0}, 'eta.*got 0.0'),
+    ({'eta': 1.5}, 'eta.*got 1.5'),
     ({'min_p': float('nan')}, 'min_p.*got nan'),
   ),
 )

@@ -11,9 +11,12 @@ import speccascade_jax
 
 _PACKAGE = pathlib.Path(speccascade_jax.__file__).parent
 
-_CORE = {'base', 'static', 'distributions', 'deferral', 'verification'}
+_CORE = {
+  *('base', 'static', 'distributions', 'acceptance', 'deferral'),
+  'verification',
+}
 _MODELS = {'models', 'models.protocol', 'checkpoints', 'vocabulary', 'zoo'}
-_API = _CORE | _MODELS | {'decoding', 'pair'}
+_API = _CORE | _MODELS | {'decoding', 'loops', 'pair'}
 
 # Unit (a module or folder of the package) -> the units that it may import
 # beside itself. A unit that is not listed here fails.
@@ -21,8 +24,10 @@ _MAY_IMPORT = {
   'base': set(),
   'static': set(),
   'distributions': {'base', 'static'},
-  'deferral': {'base', 'distributions'},
+  'acceptance': {'base', 'distributions'},
+  'deferral': {'base', 'distributions', 'acceptance'},
   'verification': {'base', 'distributions', 'deferral'},
+  'loops': {'base', 'deferral', 'verification'},
   'models.protocol': {'base'},
   'models': {'base', 'distributions', 'models.protocol'},
   'decoding': _CORE | {'models.protocol'},
@@ -32,7 +37,7 @@ _MAY_IMPORT = {
   'pair': _API,
   '__init__': _API,
   # Texts and counters, and what a method is called; never a logit or a model.
-  'evaluation': {'base', 'deferral', 'verification'},
+  'evaluation': {'base', 'deferral', 'loops', 'verification'},
   # Result files alone.
   'reports': set(),
   'data': {'vocabulary'},

@@ -36,13 +36,13 @@ def test_every_rule_is_in_the_table(rule):
 
 def test_the_rule_of_ones_own_is_a_rule():
   names = {}
-  exec(_block('def careful_diff'), names)
+  exec(_block('def wary_diff'), names)
   q, p = np.array([0.4, 0.6]), np.array([0.1, 0.9])
-  target = names['careful_diff'](q, p, q, p, 0.5)
+  target = names['wary_diff'](q, p, q, p, 0.5)
   np.testing.assert_allclose(target.pi, q)
-  target = names['careful_diff'](q, p, q, p, 0.2)
+  target = names['wary_diff'](q, p, q, p, 0.2)
   np.testing.assert_allclose(target.pi, p)
-  target = names['careful_diff'](q, p, q, p, 0.5, least=0.7)
+  target = names['wary_diff'](q, p, q, p, 0.5, least=0.7)
   np.testing.assert_allclose(target.pi, p)
 
 

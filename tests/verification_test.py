@@ -41,7 +41,12 @@ ALPHAS = {
   deferral.token_v3: 0.5,
   deferral.lossy: 0.3,
   deferral.lossy_exact: 0.3,
+  deferral.typical: 0.8,
+  deferral.bild_fixed: 1.3,
+  deferral.ensemble: 0.4,
 }
+# They prescribe the token behind a block.
+WIDE = {deferral.lossy, deferral.typical, deferral.bild_fixed}
 GLOBAL_RULES = {
   deferral.chow,
   deferral.chow_log,
@@ -53,8 +58,8 @@ GLOBAL_RULES = {
 
 
 def supported(rule, verify):
-  """`lossy` prescribes its bonus token, which a block has no place for."""
-  return rule != deferral.lossy or verify == verification.verify_tokens
+  """A block has no place for a bonus token that is not drawn from pi."""
+  return rule not in WIDE or verify == verification.verify_tokens
 
 
 CASES = [
@@ -113,7 +118,7 @@ def check_emits_pi(
   bonus = models.naive_pi('verifier_only', alpha, temperature)
 
   def next_dist(prefix):
-    behind_block = name == 'lossy' and len(prefix) == gamma
+    behind_block = rule in WIDE and len(prefix) == gamma
     return (bonus if behind_block else pi)[models.row(prefix)]
 
   cells = enumeration.integrate(verify, drafted, q[rows], rows_of(target, rows))

@@ -37,7 +37,7 @@ from speccascade_jax.data import batches
 from speccascade_jax.training import forward
 
 HERE = pathlib.Path(__file__).parent
-ALPHAS = np.round(np.linspace(-0.2, 1.0, 25), 3)
+ALPHAS = np.round(np.linspace(-0.2, 1.0, 25), 3) + 0.0  # No -0.0.
 FIELDS = ('problem', 'alpha', 'decision', 'law', 'regret')
 
 
@@ -55,8 +55,9 @@ def compare(gap, distance, weights=None):
     sequential = gap > alpha
     speculative = gap > alpha * distance
     differ = sequential != speculative
-    # Of the objective (1 - r) loss(q) + r (loss(p) + alpha D_TV).
-    margin = np.abs(gap - alpha * distance)
+    # Of the objective (1 - r) loss(q) + r (loss(p) + alpha D_TV); between
+    # equal distributions there is nothing to choose, whatever the gap says.
+    margin = np.where(distance > 0, np.abs(gap - alpha * distance), 0.0)
     yield {
       'alpha': alpha,
       'decision': float((weights * differ).sum()),
@@ -133,7 +134,7 @@ def draw(rows, path: pathlib.Path) -> None:
   styles = ('-', '--', '-', '--', '-', '--')
   colours = ('#66717e', '#66717e', '#0072b2', '#0072b2', '#d55e00', '#d55e00')
   figure, panels = plt.subplots(
-    1, 3, figsize=(12, 4), layout='constrained', sharex=True
+    1, 3, figsize=(12, 4.5), layout='constrained', sharex=True
   )
   for panel, (field, title) in zip(panels, titles.items()):
     for name, line, colour in zip(names, styles, colours):
@@ -144,7 +145,8 @@ def draw(rows, path: pathlib.Path) -> None:
     panel.set_ylim(bottom=0)
     panel.grid(alpha=0.25)
   panels[0].set_ylabel('share of positions')
-  panels[1].legend(frameon=False)
+  lines, labels = panels[0].get_legend_handles_labels()
+  figure.legend(lines, labels, loc='outside lower center', ncols=3)
   figure.savefig(path, dpi=150)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -64,11 +65,33 @@ def decode(
   jax.jit,
   static_argnames=('model', 'max_length', 'scaling', 'role', 'trace'),
 )
-def _decode(
-  model, params, inputs, keys, temperature, *, max_length, scaling, role, trace
-):
+def _decode(model, params, inputs, keys, temperature, **settings):
+  state = run(model, params, inputs, keys, temperature, **settings)
+  return text_state.generation(state)
+
+
+def run(
+  model: protocol.StepModel,
+  params: base.Params,
+  inputs: base.Array,
+  keys: base.Array,
+  temperature: base.Array,
+  *,
+  max_length: int,
+  scaling: distributions.Scaling,
+  role: base.Provenance,
+  trace: bool,
+  rows: base.Array | None = None,
+) -> text_state.TextState:
+  """The loop itself, to be traced; the arguments are those of `decode`.
+
+  `rows [B]` bool are those that are decoded, by default all: the others stay
+  empty, cost nothing, and keep nobody waiting.
+  """
   start = model.start(params, inputs, max_length)
   state = text_state.init(start, max_length, trace)
+  if rows is not None:
+    state = dataclasses.replace(state, finished=~rows)
   drafting = role == base.Provenance.DRAFTER
   ones = jnp.ones((inputs.shape[0],), jnp.int32)
 
@@ -104,4 +127,4 @@ def _decode(
     return state, cache, number + 1
 
   carry = (state, start.cache, jnp.int32(0))
-  return text_state.generation(jax.lax.while_loop(unfinished, step, carry)[0])
+  return jax.lax.while_loop(unfinished, step, carry)[0]

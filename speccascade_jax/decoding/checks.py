@@ -11,6 +11,7 @@ import numpy as np
 
 from speccascade_jax import base
 from speccascade_jax import distributions
+from speccascade_jax import verification
 from speccascade_jax.models import protocol
 
 
@@ -54,6 +55,30 @@ def check_alpha(alpha: float | base.Array) -> base.Array:
   if not isinstance(alpha, jax.core.Tracer) and math.isnan(float(alpha)):
     raise ValueError(f'alpha must be a number, got {alpha!r}.')
   return jnp.asarray(alpha, jnp.float32)
+
+
+def check_fallback(
+  fallback: float | base.Array | None, verify: base.Verify
+) -> base.Array | None:
+  """A float32 scalar, or None; blocks of any length are judged by tokens."""
+  if fallback is None or isinstance(fallback, jax.core.Tracer):
+    return fallback
+  if jnp.ndim(fallback) != 0 or math.isnan(float(fallback)):
+    raise ValueError(f'fallback must be a number, got {fallback!r}.')
+  if verify is not verification.verify_tokens:
+    raise ValueError(
+      'With a fallback the rows of a batch draft blocks of different lengths, '
+      'which verify_tokens alone can judge; got '
+      f'{getattr(verify, "__name__", verify)!r}.'
+    )
+  return jnp.float32(fallback)
+
+
+def check_quantile(quantile: float | None) -> float | None:
+  """None, or a fraction."""
+  if quantile is not None and not 0.0 <= quantile <= 1.0:
+    raise ValueError(f'quantile must be in [0, 1] or None, got {quantile!r}.')
+  return quantile
 
 
 def check_temperature(

@@ -5,10 +5,20 @@ In each round the drafter runs gamma + 1 steps: the last one gives its
 distribution behind a fully kept block, which the target there needs, and
 completes its cache. With that the law of the output is exactly that of
 sampling `x_t ~ pi_t(. | x_<t)` one token at a time.
+
+With a `fallback` the drafter stops early, where it is unsure of what comes
+next: with the rule `bild_fixed` that is BiLD (Kim et al., 2023). For G = 3, two
+rows that draft 1 and 3 tokens, `!` where `max q_conf < fallback`::
+
+  drafter step   1      2      3      4
+  row 0 feeds    c      d_1                     2 steps; q_2 is !, d_2 is not
+  row 1 feeds    c      d_1    d_2    d_3       drafted; the verifier's token
+  verifier       c      d_1    d_2    d_3       follows d_1
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -40,6 +50,7 @@ def decode(
   max_length: int,
   verify: base.Verify = verification.verify_tokens,
   scaling: distributions.Scaling = distributions.Scaling(),
+  fallback: float | base.Array | None = None,
   trace: bool = False,
 ) -> base.Generation:
   """Decodes each row until its EOS or `max_length` tokens.
@@ -54,15 +65,17 @@ def decode(
     alpha: the rule's trade-off; traced, so a sweep compiles once.
     temperature: above 0 (traced); not read when `scaling.greedy`.
     rule: what to emit, see `deferral` (static).
-    gamma: G, tokens drafted a round (static).
+    gamma: G, tokens drafted a round, at most if there is a fallback (static).
     max_length: T, the most tokens to emit, EOS included (static).
     verify: how a block is accepted: `verify_tokens` or `verify_block`.
     scaling: greedy or not, and the truncation, for both models (static).
+    fallback: a row stops drafting where `max q_conf` is below this (traced);
+      None drafts full blocks. Needs `verify_tokens`.
     trace: also return both models' probabilities of every output token.
 
   Returns:
-    Texts of up to T tokens; a round costs G + 1 `drafter_steps` and one
-    `verifier_calls`.
+    Texts of up to T tokens; a round in which a row drafts n tokens, G without
+    a fallback, costs it n + 1 `drafter_steps` and one `verifier_calls`.
   """
   inputs = checks.check_inputs(inputs, keys)
   checks.check_pair(drafter, verifier)
@@ -75,6 +88,7 @@ def decode(
     keys,
     checks.check_alpha(alpha),
     checks.check_temperature(temperature, scaling),
+    checks.check_fallback(fallback, verify),
     rule=static.function(rule),
     gamma=static.positive_integer('gamma', gamma),
     max_length=static.positive_integer('max_length', max_length),
@@ -82,6 +96,16 @@ def decode(
     scaling=scaling,
     trace=trace,
   )
+
+
+@base.pytree_dataclass
+class _Draft:
+  """What the drafter has to say in a round."""
+
+  tokens: base.Array  # [B, G]; what lies behind `count` is not read.
+  count: base.Array  # [B] tokens that are proposed.
+  logits: base.Array  # [B, G+1, V]
+  q: base.Array  # [B, G+1, V] scaled: the very one that was sampled.
 
 
 def _draft(drafter, params, cache, state, u, scaling, temperature):
@@ -97,8 +121,7 @@ def _draft(drafter, params, cache, state, u, scaling, temperature):
     temperature: traced part of it.
 
   Returns:
-    Drafted tokens `[B, G]`, logits and scaled distributions `[B, G+1, V]`,
-    cache.
+    The draft and the cache.
   """
 
   def step(carry, u_step):
@@ -113,7 +136,55 @@ def _draft(drafter, params, cache, state, u, scaling, temperature):
   (cache, _, _), (tokens, logits, q) = jax.lax.scan(step, carry, u.T)
   # Verification needs the very q that was sampled: computed once more, it
   # could differ by rounding at the edge of a truncation.
-  return tokens[:-1].T, logits.swapaxes(0, 1), q.swapaxes(0, 1), cache
+  full = jnp.full_like(state.lengths, len(tokens) - 1)
+  draft = _Draft(tokens[:-1].T, full, logits.swapaxes(0, 1), q.swapaxes(0, 1))
+  return draft, cache
+
+
+def _draft_until(
+  drafter, params, cache, state, u, scaling, temperature, fallback
+):
+  """As `_draft`, but no step is taken once every row has stopped.
+
+  A row stops at the first column where `max q_conf < fallback`, at column G at
+  the latest, with as many tokens as there are columns before. Until its
+  neighbours have stopped too it drafts on into slots behind its block, which
+  are free. Columns that no row has reached hold the uniform distribution,
+  which no rule can choke on.
+  """
+  batch, columns = u.shape
+  logits = jnp.zeros((batch, columns, drafter.vocab_size))
+  tokens = jnp.zeros((batch, columns), jnp.int32)
+
+  def drafting(carry):
+    return ~carry[2].all()
+
+  def step(carry):
+    draft, cache, stopped, token, i = carry
+    logits, cache = drafter.extend(
+      params, cache, token[:, None], state.lengths + i
+    )
+    logits = logits[:, 0]
+    q = distributions.scale(logits, scaling, temperature)
+    token = sampling.choose(logits, q, u[:, i], scaling)
+    unsure = distributions.softmax(logits).max(axis=-1) < fallback
+    count = jnp.where(stopped, draft.count, i)
+    stopped = stopped | unsure | (i == columns - 1)
+    draft = _Draft(
+      draft.tokens.at[:, i].set(token),
+      count,
+      draft.logits.at[:, i].set(logits),
+      draft.q.at[:, i].set(q),
+    )
+    return draft, cache, stopped, token, i + 1
+
+  begin = _Draft(
+    tokens, jnp.zeros_like(state.lengths), logits, distributions.softmax(logits)
+  )
+  # Finished rows keep nobody waiting.
+  carry = (begin, cache, state.finished, state.pending, jnp.int32(0))
+  draft, cache, *_ = jax.lax.while_loop(drafting, step, carry)
+  return dataclasses.replace(draft, tokens=draft.tokens[:, :-1]), cache
 
 
 @functools.partial(
@@ -138,6 +209,7 @@ def _decode(
   keys,
   alpha,
   temperature,
+  fallback,
   *,
   rule,
   gamma,
@@ -158,39 +230,40 @@ def _decode(
   def round_(carry):
     state, drafter_cache, verifier_cache, number = carry
     u = sampling.uniforms(keys, number, 2 * gamma + 2)
-    drafted, q_logits, q, drafter_cache = _draft(
-      drafter,
-      drafter_params,
-      drafter_cache,
-      state,
-      u[:, : gamma + 1],
-      scaling,
-      temperature,
-    )
+    known = (drafter, drafter_params, drafter_cache, state)
+    sampled = (u[:, : gamma + 1], scaling, temperature)
+    if fallback is None:
+      draft, drafter_cache = _draft(*known, *sampled)
+    else:
+      draft, drafter_cache = _draft_until(*known, *sampled, fallback)
     p_logits, verifier_cache = verifier.extend(
       verifier_params,
       verifier_cache,
-      jnp.concatenate([state.pending[:, None], drafted], axis=1),
+      jnp.concatenate([state.pending[:, None], draft.tokens], axis=1),
       state.lengths,
     )
 
     target = deferral.apply(
       rule,
-      q,
+      draft.q,
       distributions.scale(p_logits, scaling, temperature),
-      distributions.softmax(q_logits),
+      distributions.softmax(draft.logits),
       distributions.softmax(p_logits),
       alpha,
     )
-    verdict = verify(drafted, q, target, u[:, gamma + 1 : -1], u[:, -1])
-    block = _block(drafted, verdict, q_logits, p_logits, trace)
+    judged = (draft.q, target, u[:, gamma + 1 : -1], u[:, -1])
+    if fallback is None:
+      verdict = verify(draft.tokens, *judged)
+    else:
+      verdict = verification.verify_short(draft.tokens, draft.count, *judged)
+    block = _block(draft.tokens, verdict, draft.logits, p_logits, trace)
     state = text_state.commit(
       state,
       block,
       verifier.eos_id,
-      drafter_steps=gamma + 1,
+      drafter_steps=draft.count + 1,
       verifier_calls=1,
-      drafted=gamma,
+      drafted=draft.count,
     )
     return state, drafter_cache, verifier_cache, number + 1
 

@@ -71,9 +71,9 @@ def commit(
   block: Block,
   eos_id: int,
   *,
-  drafter_steps: int = 0,
-  verifier_calls: int = 0,
-  drafted: int = 0,
+  drafter_steps: int | base.Array = 0,
+  verifier_calls: int | base.Array = 0,
+  drafted: int | base.Array = 0,
 ) -> TextState:
   """Appends a block to every unfinished row, up to EOS and the limit T.
 
@@ -91,8 +91,8 @@ def commit(
     state: the text before.
     block: candidates, shapes `[B, K]`.
     eos_id: ends a row; the EOS itself is kept in the text.
-    drafter_steps: what an unfinished row paid for this block, likewise
-      `verifier_calls` and `drafted`.
+    drafter_steps: what an unfinished row paid for this block, `[B]` where
+      rows differ; likewise `verifier_calls` and `drafted`.
 
   Returns:
     The text after. Finished rows are unchanged, counters included.

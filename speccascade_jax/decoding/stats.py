@@ -8,7 +8,11 @@ from speccascade_jax import base
 
 
 def rates(
-  counters: base.Counters, lengths: base.Array, *, alone: bool = False
+  counters: base.Counters,
+  lengths: base.Array,
+  *,
+  alone: bool = False,
+  judged: bool = True,
 ) -> dict[str, np.ndarray]:
   """Per-row rates `[B]`; NaN where a rate has no denominator.
 
@@ -17,6 +21,8 @@ def rates(
     lengths: `[B]` output tokens.
     alone: one model decoded: nothing was judged and nothing deferred, so
       acceptance, rejection and deferral rate are NaN.
+    judged: drafted tokens were kept or rejected one by one; if not, acceptance
+      and rejection rate are NaN.
 
   Returns:
     acceptance_rate: kept drafted tokens over those that were judged and
@@ -32,8 +38,10 @@ def rates(
   with np.errstate(divide='ignore', invalid='ignore'):
     acceptance = accepted / (accepted + resampled)
     deferral = np.asarray(counters.deferred, np.float64) / tokens
+    if alone or not judged:
+      acceptance = np.full_like(tokens, np.nan)
     if alone:
-      acceptance = deferral = np.full_like(tokens, np.nan)
+      deferral = np.full_like(tokens, np.nan)
     efficiency = tokens / np.asarray(counters.verifier_calls, np.float64)
     return {
       'acceptance_rate': acceptance,

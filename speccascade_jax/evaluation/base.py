@@ -62,10 +62,11 @@ class Output(Protocol):
 class Generator(Protocol):
   """`speccascade_jax.pair.Pair`, or anything with its `generate`.
 
-  `generate(texts, *, model, rule, alpha, gamma, verification, temperature,
-  top_k, top_p, min_p, key, row_ids, max_length, input_length)` returns when
-  the text is finished. `row_ids` are folded into `key` row by row, so that
-  what a row draws depends on its example alone.
+  `generate(texts, *, model, method, rule, alpha, gamma, verification,
+  temperature, top_k, top_p, min_p, eta, key, row_ids, max_length,
+  input_length)`, and the options of the method, returns when the text is
+  finished; what a method does not take is left out. `row_ids` are folded into
+  `key` row by row, so that what a row draws depends on its example alone.
   """
 
   @property

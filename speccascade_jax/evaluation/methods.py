@@ -13,23 +13,40 @@ from typing import Any
 import jax
 
 from speccascade_jax import base
+from speccascade_jax import loops
 from speccascade_jax import verification as verification_lib
 
+# How the paper writes a rule.
+_TITLES = {
+  'chow': 'Chow',
+  'chow_log': 'ChowLog',
+  'diff': 'Diff',
+  'diff_log': 'DiffLog',
+  'opt': 'OPT',
+  'opt_log': 'OPTLog',
+  'token_v1': 'TokenV1',
+  'token_v2': 'TokenV2',
+  'token_v3': 'TokenV3',
+  'ensemble': 'Ensemble',
+}
+# Rules whose speculative execution is no cascade.
 _LABELS = {
   'verifier_only': 'SpecDecode [lossless]',
   'lossy': 'SpecDecode [lossy]',
   'lossy_exact': 'SpecDecode [lossy, exact]',
   'drafter_only': 'SpecDecode [drafter only]',
-  'chow': 'SpecCascade [Chow]',
-  'chow_log': 'SpecCascade [ChowLog]',
-  'diff': 'SpecCascade [Diff]',
-  'diff_log': 'SpecCascade [DiffLog]',
-  'opt': 'SpecCascade [OPT]',
-  'opt_log': 'SpecCascade [OPTLog]',
-  'token_v1': 'SpecCascade [TokenV1]',
-  'token_v2': 'SpecCascade [TokenV2]',
-  'token_v3': 'SpecCascade [TokenV3]',
+  'typical': 'SpecDecode [typical]',
+  'bild_fixed': 'BiLD*',
 }
+_LOOP_LABELS = {
+  'speculative': 'SpecCascade [{}]',
+  'token_cascade': 'TokenCascade [{}]',
+  'oracle_cascade': 'OracleCascade [{}]',
+  'sequence_cascade': 'SeqCascade [Chow]',
+  'bild': 'BiLD',
+}
+# Truncations that a method may have of its own.
+TRUNCATIONS = {'top_k': 'TopK', 'top_p': 'TopP', 'min_p': 'MinP', 'eta': 'Eta'}
 _WITHOUT_ALPHA = ('verifier_only', 'drafter_only')
 _VERIFICATIONS = {'verify_tokens': 'token', 'verify_block': 'block'}
 
@@ -55,12 +72,17 @@ class Method:
   """A method of the paper, before it is given gammas and temperatures.
 
   Attributes:
-    model: 'pair' decodes speculatively with `rule`; 'verifier' and 'drafter'
-      decode alone and take neither rule nor alphas.
-    rule: a `base.Rule`, for 'pair'.
+    model: 'pair'; 'verifier' and 'drafter' decode alone and take neither rule
+      nor method.
+    rule: a `base.Rule`, for the methods that take one.
     alphas: one curve's points. Empty for the rules without a parameter.
     verification: a `base.Verify`; token-wise unless said otherwise.
-    label: the name in tables; the paper's name of the rule by default.
+    label: the name in tables; the paper's name of the method by default.
+    method: how the pair decodes, a name of `loops.LOOPS`.
+    options: of that loop, such as {'fallback': 0.5}; see there.
+    truncation: 'top_k', 'top_p', 'min_p' or 'eta': the curve's points are
+      strengths of this truncation, in place of alphas. They go before the
+      sweep's own, and the runs are compared with the sweep's verifier.
   """
 
   model: str = 'pair'
@@ -68,6 +90,9 @@ class Method:
   alphas: Sequence[float] = ()
   verification: base.Verify = verification_lib.verify_tokens
   label: str | None = None
+  method: str = 'speculative'
+  options: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+  truncation: str | None = None
 
   def __post_init__(self):
     object.__setattr__(self, 'alphas', tuple(map(float, self.alphas)))
@@ -75,18 +100,47 @@ class Method:
       raise ValueError(
         f'model is {self.model!r}; it must be pair, verifier or drafter.'
       )
-    if self.model != 'pair':
+    if self.model == 'pair':
+      if self.rule is None and self.method == 'speculative':
+        raise ValueError('A method with model="pair" needs a rule; got None.')
+      options = loops.check(
+        self.method, self.rule, self.verification, self.options
+      )
+      object.__setattr__(self, 'options', options)
+    elif self.method != 'speculative' or self.options:
+      raise ValueError(
+        f'The {self.model} decodes alone and takes neither a method nor '
+        f'options; got {self.method!r}, {dict(self.options)}.'
+      )
+    self._check_alphas()
+
+  def _check_alphas(self):
+    rule = self.rule and name_of(self.rule)
+    if self.truncation is not None:
+      if self.truncation not in TRUNCATIONS:
+        raise ValueError(
+          f'truncation is {self.truncation!r}; it must be one of '
+          f'{", ".join(TRUNCATIONS)}.'
+        )
+      without = _WITHOUT_ALPHA if self.model == 'pair' else (None,)
+      if not self.alphas or rule not in without:
+        raise ValueError(
+          f'With truncation {self.truncation!r} the alphas are its strengths: '
+          'give some, and a rule that has no alpha of its own '
+          f'({", ".join(_WITHOUT_ALPHA)}) or a model alone; got {self.alphas}, '
+          f'{rule!r}.'
+        )
+    elif self.model != 'pair':
       if self.rule is not None or self.alphas:
         raise ValueError(
           f'The {self.model} alone takes neither a rule nor alphas; got rule '
-          f'{self.rule and name_of(self.rule)!r}, alphas {self.alphas}.'
+          f'{rule!r}, alphas {self.alphas}.'
         )
-    elif self.rule is None:
-      raise ValueError('A method with model="pair" needs a rule; got None.')
-    elif (name_of(self.rule) in _WITHOUT_ALPHA) == bool(self.alphas):
+    elif (rule in _WITHOUT_ALPHA) == bool(self.alphas):
       raise ValueError(
-        f'Rule {name_of(self.rule)!r} with alphas {self.alphas}: '
-        f'{", ".join(_WITHOUT_ALPHA)} take none, all others at least one.'
+        f'{f"Rule {rule!r}" if rule else self.method} with alphas '
+        f'{self.alphas}: {", ".join(_WITHOUT_ALPHA)} take none, all others at '
+        'least one.'
       )
 
 
@@ -94,8 +148,9 @@ class Method:
 class RunPoint:
   """One point of a sweep; frozen and hashable.
 
-  `alpha`, `gamma`, `rule` and `verification` are None where a model decodes
-  alone, and `alpha` for the rules without a parameter.
+  `alpha`, `gamma`, `rule` and `verification` are None where a method has none,
+  and `alpha` for the rules without a parameter. With a `truncation`, alpha is
+  its strength; `top_k` and so on are those of the sweep.
   """
 
   label: str
@@ -110,30 +165,56 @@ class RunPoint:
   min_p: float | None = None
   trial: int = 0
   seed: int = 0
+  eta: float | None = None
+  method: str = 'speculative'
+  options: tuple[tuple[str, float | None], ...] = ()
+  truncation: str | None = None
 
   def __post_init__(self):
-    for name in ('alpha', 'temperature', 'top_p', 'min_p'):
+    for name in ('alpha', 'temperature', 'top_p', 'min_p', 'eta'):
       value = getattr(self, name)
       if value is not None:
         # 0 and 0.0 are the same setting and must have the same key.
         object.__setattr__(self, name, float(value))
     if self.temperature < 0:
       raise ValueError(f'temperature is {self.temperature}; 0 is the least.')
-    if self.model == 'pair' and (self.gamma is None or self.gamma < 1):
+    blocks = self.model == 'pair' and loops.LOOPS[self.method].drafts_blocks
+    if blocks and (self.gamma is None or self.gamma < 1):
       raise ValueError(f'gamma is {self.gamma}; {self.label} needs 1 or more.')
-    if self.top_k is not None and self.top_k < 1:
-      raise ValueError(f'top_k is {self.top_k}; it must be at least 1.')
-    if self.top_p is not None and not 0 < self.top_p <= 1:
-      raise ValueError(f'top_p is {self.top_p}; it must be in (0, 1].')
-    if self.min_p is not None and not 0 <= self.min_p <= 1:
-      raise ValueError(f'min_p is {self.min_p}; it must be in [0, 1].')
+    if self.truncation == 'top_k' and self.alpha != int(self.alpha or 0):
+      raise ValueError(f'top_k is {self.alpha}; it must be a whole number.')
+    for truncations in (self._truncations(), self.truncations()):
+      _check_truncations(**truncations)
+
+  def _truncations(self) -> dict[str, Any]:
+    return {name: getattr(self, name) for name in TRUNCATIONS}
+
+  def truncations(self) -> dict[str, Any]:
+    """Strength of every truncation, the method's own in place."""
+    if self.truncation is None:
+      return self._truncations()
+    strength = (
+      int(self.alpha or 0) if self.truncation == 'top_k' else self.alpha
+    )
+    return self._truncations() | {self.truncation: strength}
+
+  @property
+  def is_reference(self) -> bool:
+    """Whether this is the verifier alone that its company compares with."""
+    return self.model == 'verifier' and self.truncation is None
 
   def config(self) -> dict[str, Any]:
     """The operative config, as JSON: everything that a run depends on."""
     config = dataclasses.asdict(self)
-    config['method'] = (
-      'speculative' if self.model == 'pair' else 'autoregressive'
-    )
+    # What a run does not have is not in its config, lest the runs of older
+    # sweeps get other keys.
+    for name in ('eta', 'options', 'truncation'):
+      if not config[name]:
+        del config[name]
+    if self.options:
+      config['options'] = dict(self.options)
+    if self.model != 'pair':
+      config['method'] = 'autoregressive'
     config['rule'] = self.rule and name_of(self.rule)
     if self.verification is not None:
       name = name_of(self.verification)
@@ -163,18 +244,21 @@ class RunPoint:
       'key': jax.random.fold_in(jax.random.key(self.seed), self.trial),
       'model': self.model,
       'temperature': self.temperature,
-      'top_k': self.top_k,
-      'top_p': self.top_p,
-      'min_p': self.min_p,
+      **self.truncations(),
     }
     if self.model == 'pair':
+      ignored = self.alpha is None or self.truncation is not None
       settings |= {
+        'method': self.method,
         'rule': self.rule,
-        'verification': self.verification,
-        'gamma': self.gamma,
         # The rules without a parameter ignore it; it is traced in any case.
-        'alpha': 0.0 if self.alpha is None else self.alpha,
+        'alpha': 0.0 if ignored else self.alpha,
+        **dict(self.options),
       }
+      if self.verification is not None:
+        settings['verification'] = self.verification
+      if self.gamma is not None:
+        settings['gamma'] = self.gamma
     return settings
 
   def program(self) -> tuple:
@@ -185,9 +269,9 @@ class RunPoint:
       self.verification,
       self.gamma,
       self.temperature == 0,
-      self.top_k,
-      self.top_p,
-      self.min_p,
+      self.method,
+      self.options,
+      *self.truncations().values(),
     )
 
   def company(self) -> tuple:
@@ -197,18 +281,40 @@ class RunPoint:
       self.top_k,
       self.top_p,
       self.min_p,
+      self.eta,
       self.trial,
       self.seed,
     )
 
 
+def _check_truncations(*, top_k, top_p, min_p, eta) -> None:
+  if top_k is not None and top_k < 1:
+    raise ValueError(f'top_k is {top_k}; it must be at least 1.')
+  if top_p is not None and not 0 < top_p <= 1:
+    raise ValueError(f'top_p is {top_p}; it must be in (0, 1].')
+  if min_p is not None and not 0 <= min_p <= 1:
+    raise ValueError(f'min_p is {min_p}; it must be in [0, 1].')
+  if eta is not None and not 0 < eta <= 1:
+    raise ValueError(f'eta is {eta}; it must be in (0, 1].')
+
+
 def _label(method: Method) -> str:
   if method.label:
     return method.label
-  if method.rule is None:
-    return method.model.capitalize()
-  name = name_of(method.rule)
-  label = _LABELS.get(name, f'SpecCascade [{name}]')
+  title = method.truncation and TRUNCATIONS[method.truncation]
+  if method.model != 'pair':
+    alone = method.model.capitalize()
+    return f'{title} [{method.model}]' if title else alone
+  name = name_of(method.rule) if method.rule else ''
+  label = _LOOP_LABELS[method.method].format(_TITLES.get(name, name))
+  if method.method == 'speculative':
+    label = _LABELS.get(name, label)
+  if title:
+    label = label.replace('SpecDecode', title)
+  usual = loops.LOOPS[method.method].options
+  for option, value in method.options.items():
+    if value != usual[option]:
+      label += f', {option} {value:g}'
   verification = name_of(method.verification)
   if verification == 'verify_tokens':
     return label
@@ -223,12 +329,13 @@ def expand(
   top_k: int | None = None,
   top_p: float | None = None,
   min_p: float | None = None,
+  eta: float | None = None,
   trials: int = 1,
   seed: int = 0,
 ) -> list[RunPoint]:
   """The grid: temperatures x trials x methods x gammas x alphas.
 
-  Models that decode alone appear once per temperature, whatever the gammas.
+  What drafts no blocks appears once per temperature, whatever the gammas.
 
   Raises:
     ValueError: if a point appears twice or a setting is out of range.
@@ -237,13 +344,15 @@ def expand(
   for temperature, trial, method in itertools.product(
     temperatures, range(trials), methods
   ):
-    pair = method.model == 'pair'
+    loop = loops.LOOPS[method.method] if method.model == 'pair' else None
     points += [
       RunPoint(
         label=_label(method),
         model=method.model,
         rule=method.rule,
-        verification=method.verification if pair else None,
+        verification=method.verification
+        if loop and loop.takes_verification
+        else None,
         alpha=alpha,
         gamma=gamma,
         temperature=temperature,
@@ -252,8 +361,12 @@ def expand(
         min_p=min_p,
         trial=trial,
         seed=seed,
+        eta=eta,
+        method=method.method,
+        options=tuple(sorted(method.options.items())),
+        truncation=method.truncation,
       )
-      for gamma in (gammas if pair else (None,))
+      for gamma in (gammas if loop and loop.drafts_blocks else (None,))
       for alpha in (method.alphas or (None,))
     ]
   if not points:

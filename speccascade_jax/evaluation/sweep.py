@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import tqdm
 
+from speccascade_jax import loops
 from speccascade_jax.evaluation import base
 from speccascade_jax.evaluation import bootstrap
 from speccascade_jax.evaluation import comparison
@@ -168,9 +169,7 @@ def _time_calls(generator, points, directory, lengths) -> None:
 def _verifiers(by_key) -> dict[tuple, str]:
   """The key of the verifier's run, by company."""
   return {
-    point.company(): key
-    for key, point in by_key.items()
-    if point.model == 'verifier'
+    point.company(): key for key, point in by_key.items() if point.is_reference
   }
 
 
@@ -267,7 +266,8 @@ def _run_one(generator, example, point, lengths) -> dict[str, Any]:
 def _name(point: methods.RunPoint) -> str:
   settings = [f'T={point.temperature:g}']
   if point.alpha is not None:
-    settings.append(f'alpha={point.alpha:g}')
+    name = point.truncation or 'alpha'
+    settings.append(f'{name}={point.alpha:g}')
   return f'{point.label} {" ".join(settings)}'
 
 
@@ -313,28 +313,36 @@ def _summarise_all(
           for name, values in replicates.items()
         }
       }
-      | summarise(rows, speculative=point.model == 'pair')
+      | summarise(rows, **_kind(point))
       | (run.warmup or {'compile_s': None, 'warmup_ms': None})
       | wall.summary
       | model.summary
     )
 
 
+def _kind(point: methods.RunPoint) -> dict[str, bool]:
+  pair = point.model == 'pair'
+  return {
+    'judged': pair and loops.LOOPS[point.method].judges,
+    'deferring': pair,
+  }
+
+
 def summarise(
-  rows: Sequence[Mapping[str, Any]], *, speculative: bool
+  rows: Sequence[Mapping[str, Any]], *, judged: bool, deferring: bool
 ) -> dict[str, float | int | None]:
   """Latency statistics and rates over the lines of one run.
 
-  Rates are ratios of sums, so that an example counts by its tokens. What a
-  model alone cannot have (acceptance, deferral) is None, and so is the
-  deferral of a rule that does not define one.
+  Rates are ratios of sums, so that an example counts by its tokens. Where no
+  drafted token is judged there is no acceptance rate; where a model decodes
+  alone nothing is deferred, and some rules define no deferral: None.
   """
   total = {
     name: sum(row[name] or 0 for row in rows)
     for name in ('output_tokens', *_COUNTERS)
   }
-  proposals = total['accepted'] + total['resampled'] if speculative else 0
-  defined = speculative and all(row['deferred'] is not None for row in rows)
+  proposals = total['accepted'] + total['resampled'] if judged else 0
+  defined = deferring and all(row['deferred'] is not None for row in rows)
   deferrals = total['output_tokens'] if defined else 0
   return {
     **latency.statistics(

@@ -34,6 +34,7 @@ def evaluate(
   top_k: int | None = None,
   top_p: float | None = None,
   min_p: float | None = None,
+  eta: float | None = None,
   seed: int = 0,
 ) -> dict[str, float]:
   """Scores each alpha of `method` (a model alone has none)."""
@@ -44,6 +45,7 @@ def evaluate(
     top_k=top_k,
     top_p=top_p,
     min_p=min_p,
+    eta=eta,
     seed=seed,
   )
   if len(points) > 1:

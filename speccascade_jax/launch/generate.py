@@ -29,6 +29,9 @@ _FUNCTIONS = ('rule', 'verification')  # `@name` in gin; the rest are values.
 _KNOBS = {
   'pair': (str, 'name of a shipped pair'),
   'model': (str, 'pair, or drafter / verifier to decode with one alone'),
+  'method': (str, 'speculative, token_cascade, sequence_cascade, bild, ...'),
+  'fallback': (float, 'of bild: draft no further below this confidence'),
+  'quantile': (float, 'of sequence_cascade: of the token log-probabilities'),
   'rule': (str, 'deferral rule: opt, chow, token_v3, my_module.my_rule, ...'),
   'alpha': (float, "the rule's trade-off; larger trusts the drafter more"),
   'gamma': (int, 'tokens drafted a round'),
@@ -37,6 +40,7 @@ _KNOBS = {
   'top_k': (int, 'keep the k likeliest tokens'),
   'top_p': (float, 'keep the smallest set of tokens of this mass'),
   'min_p': (float, "keep tokens of this fraction of the likeliest's"),
+  'eta': (float, 'keep tokens that are likely, or typical for the entropy'),
   'seed': (int, 'of the randomness'),
   'max_length': (int, 'most tokens to write'),
   'batch_size': (int, 'texts at once'),
@@ -50,7 +54,10 @@ def generate(
   texts: Sequence[str],
   pair: inputs.PairName = 'debian',
   model: str = 'pair',
-  rule: base.Rule = deferral.verifier_only,
+  method: str = 'speculative',
+  fallback: float | None = None,
+  quantile: float | None = None,
+  rule: base.Rule | None = None,
   alpha: float = 0.0,
   gamma: int = 4,
   verification: base.Verify = verification_lib.verify_tokens,
@@ -58,6 +65,7 @@ def generate(
   top_k: int | None = None,
   top_p: float | None = None,
   min_p: float | None = None,
+  eta: float | None = None,
   seed: int = 0,
   max_length: int = 128,
   batch_size: int = 8,
@@ -72,8 +80,13 @@ def generate(
   if trace is not None and not pathlib.Path(trace).parent.is_dir():
     # Said now rather than after all the work.
     raise ValueError(f'trace is {trace!r}, but there is no such folder.')
+  if rule is None and method == 'speculative':
+    rule = deferral.verifier_only  # So that the trace can name it.
   loaded = inputs.load_pair(pair)
   knobs: dict[str, Any] = dict(
+    method=method,
+    fallback=fallback,
+    quantile=quantile,
     rule=rule,
     alpha=alpha,
     gamma=gamma,
@@ -83,6 +96,7 @@ def generate(
     top_k=top_k,
     top_p=top_p,
     min_p=min_p,
+    eta=eta,
     max_length=max_length,
   )
   sources = [prefix + text for text in texts]

@@ -234,6 +234,15 @@ def _find(file: str, paths: Sequence[pathlib.Path]) -> pathlib.Path:
 def _parse_binding(binding: str) -> None:
   try:
     gin.parse_config(binding)
+  except KeyError as error:
+    # gin's own way of saying that a short name fits several modules.
+    if 'Ambiguous selector' not in str(error):
+      raise
+    found = re.findall(r"'([^']+)'", str(error))
+    raise gin_names.ConfigError(
+      f'--gin.{binding} does not say which {found[0]!r}: there are '
+      f'{", ".join(found[1:])}. Write it with its module.'
+    ) from error
   except _UNREADABLE as error:
     name, value = (part.strip() for part in binding.split('=', 1))
     hint = ''

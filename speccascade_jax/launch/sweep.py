@@ -32,6 +32,7 @@ def sweep(
   top_k: int | None = None,
   top_p: float | None = None,
   min_p: float | None = None,
+  eta: float | None = None,
   trials: int = 1,
   seed: int = 0,
   replicates: int = 1000,
@@ -45,6 +46,7 @@ def sweep(
     top_k=top_k,
     top_p=top_p,
     min_p=min_p,
+    eta=eta,
     trials=trials,
     seed=seed,
   )

@@ -58,7 +58,7 @@ def find(group: runs_lib.Group, metric: str) -> OperatingPoint:
   scored: list[tuple[float, float, runs_lib.Run]] = []
   for run in runs_lib.trial_means(group.runs):
     quality, latency = run.quality.get(metric), run.relative_latency
-    if run.model != 'verifier' and None not in (quality, latency):
+    if run.alone != 'verifier' and None not in (quality, latency):
       scored.append((latency or 0.0, quality or 0.0, run))
   good = [s for s in scored if found.is_good(s[2])]
   quick = [s for s in scored if s[0] <= 1]
@@ -72,8 +72,8 @@ def find(group: runs_lib.Group, metric: str) -> OperatingPoint:
 def describe(run: runs_lib.Run) -> str:
   """A run's method and settings: 'SpecCascade [OPT], alpha 0.2, gamma 4'."""
   parts = [run.label]
-  if run.alpha is not None:
-    parts.append(f'alpha {run.alpha:g}')
+  if run.strength is not None:
+    parts.append(run.strength if run.truncation else f'alpha {run.strength}')
   if run.gamma is not None:
     parts.append(f'gamma {run.gamma}')
   return ', '.join(parts)

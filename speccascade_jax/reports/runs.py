@@ -57,6 +57,11 @@ class Run:
   drafter_steps_per_example: float | None
   num_examples: int | None
   num_truncated: int | None = None  # Of them, inputs that were cut.
+  # What runs of older sweeps do not have.
+  eta: float | None = None
+  method: str | None = None  # How the pair decoded.
+  options: str | None = None  # Of the method, as 'fallback 0.6'.
+  truncation: str | None = None  # Of the method; alpha is its strength.
   modelled_latency_ms: float | None = None  # By the cost model, per example.
   modelled_relative_latency: float | None = None  # To the verifier's.
   timed_apart: int | None = None  # Examples: the verifier at another start.
@@ -67,6 +72,20 @@ class Run:
   def interval(self, name: str) -> intervals.Interval | None:
     """95 % of 'relative_latency', 'quality.METRIC' and so on; or None."""
     return intervals.interval(self.replicates.get(name))
+
+  @property
+  def alone(self) -> str | None:
+    """'verifier' or 'drafter' where this is what others are compared with."""
+    if self.model == 'pair' or self.truncation is not None:
+      return None
+    return self.model
+
+  @property
+  def strength(self) -> str | None:
+    """What moves along the curve: '0.2', or 'top_p 0.9'."""
+    if self.alpha is None:
+      return None
+    return f'{self.truncation or ""} {self.alpha:g}'.strip()
 
   @property
   def point(self) -> tuple:
@@ -81,6 +100,7 @@ class Unfinished:
   key: str
   label: str
   alpha: float | None
+  truncation: str | None
   gamma: int | None
   temperature: float
   done: int  # Examples.
@@ -95,13 +115,14 @@ class Group:
   top_k: int | None
   top_p: float | None
   min_p: float | None
+  eta: float | None
   runs: tuple[Run, ...]
 
   @property
   def title(self) -> str:
     """Such as 'T = 1, top-p 0.9'."""
     parts = [f'T = {self.temperature:g}']
-    for name in ('top_k', 'top_p', 'min_p'):
+    for name in _TRUNCATIONS:
       value = getattr(self, name)
       if value is not None:
         parts.append(f'{name.replace("_", "-")} {value:g}')
@@ -115,7 +136,7 @@ class Group:
   def verifier_of(self, run: Run) -> Run | None:
     """The verifier's run of the same trial, to be paired with."""
     for other in self.runs:
-      if other.model == 'verifier' and other.trial == run.trial:
+      if other.alone == 'verifier' and other.trial == run.trial:
         return other
     return None
 
@@ -125,7 +146,7 @@ class Group:
     return self._alone('drafter')
 
   def _alone(self, model: str) -> Run | None:
-    found = trial_means(run for run in self.runs if run.model == model)
+    found = trial_means(run for run in self.runs if run.alone == model)
     return found[0] if found else None
 
 
@@ -158,15 +179,15 @@ class Sweep:
     """
     by_setting: dict[tuple, list[Run]] = {}
     for run in self.runs:
-      setting = (run.temperature, run.top_k, run.top_p, run.min_p)
+      setting = (run.temperature, *(getattr(run, t) for t in _TRUNCATIONS))
       by_setting.setdefault(setting, []).append(run)
     groups = []
     for setting in sorted(
       by_setting, key=lambda s: [-1 if v is None else v for v in s]
     ):
       runs = tuple(_displayed(by_setting[setting]))
-      temperature, top_k, top_p, min_p = setting
-      groups.append(Group(temperature, top_k, top_p, min_p, runs))
+      truncation: dict[str, Any] = dict(zip(_TRUNCATIONS, setting[1:]))
+      groups.append(Group(temperature=setting[0], runs=runs, **truncation))
     return groups
 
 
@@ -197,9 +218,9 @@ def load(run_dir: str | os.PathLike[str]) -> Sweep:
   if not runs:
     done = sum(run.done for run in unfinished)
     raise RunDirError(
-      f'{path} has no finished run yet: {len(unfinished)} were begun, with '
-      f'{done} examples done. Start the same `speccascade sweep` again; it '
-      'goes on where it stopped.'
+      f'{path} has no finished run yet: scores are written when the whole '
+      f'sweep is done, and of its {len(unfinished)} runs {done} examples are. '
+      'Start the same `speccascade sweep` again; it goes on where it stopped.'
     )
   config = path / 'operative_config.gin'
   return Sweep(
@@ -234,9 +255,10 @@ def predictions(sweep: Sweep, key: str) -> dict[int, str]:
   return {row['example']: row['prediction'] for row in rows}
 
 
+_TRUNCATIONS = ('top_k', 'top_p', 'min_p', 'eta')
 _CONFIG = (
   *('label', 'model', 'rule', 'verification', 'alpha', 'gamma'),
-  *('temperature', 'top_k', 'top_p', 'min_p'),
+  *('temperature', *_TRUNCATIONS, 'method', 'options', 'truncation'),
 )
 _MEASURED = (
   *('relative_latency', 'relative_latency_sem', 'latency_ms_mean'),
@@ -253,6 +275,9 @@ _COUNTS = ('num_examples', 'num_truncated', 'timed_apart')
 def _run(folder: pathlib.Path) -> Run:
   config = _config(folder)
   settings: dict[str, Any] = {name: config.get(name) for name in _CONFIG}
+  if settings['options'] is not None:
+    pairs = sorted(settings['options'].items())
+    settings['options'] = ', '.join(f'{k} {v}' for k, v in pairs)
   summary = _read_json(folder / 'summary.json', 'quality')
   measured: dict[str, Any] = {
     name: _number(summary.get(name)) for name in _MEASURED
@@ -282,13 +307,16 @@ def _replicates(path: pathlib.Path) -> dict[str, tuple[float, ...]]:
 def _unfinished(folder: pathlib.Path, total: int | None) -> Unfinished:
   if not (folder / 'config.json').is_file():
     # Killed between the header and the first of the folders.
-    return Unfinished(folder.name, '(not begun)', None, None, 0.0, 0, total)
+    return Unfinished(
+      folder.name, '(not begun)', None, None, None, 0.0, 0, total
+    )
   config = _config(folder)
   log = folder / 'examples.jsonl'
   return Unfinished(
     key=folder.name,
     label=config['label'],
     alpha=config.get('alpha'),
+    truncation=config.get('truncation'),
     gamma=config.get('gamma'),
     temperature=config['temperature'],
     # A torn last line has no newline and does not count.
@@ -308,7 +336,7 @@ def _displayed(runs: Sequence[Run]) -> list[Run]:
 
   def place(run: Run) -> tuple:
     return (
-      alone.get(run.model, 2),
+      alone.get(run.alone or '', 2),
       methods.index((run.label, run.verification)),
       run.gamma or 0,
       -math.inf if run.alpha is None else run.alpha,

@@ -2,8 +2,8 @@
 
 A method looks the same in every report: colour and marker go by its rule.
 The colours are those of Okabe and Ito, which people with any of the common
-colour vision deficiencies can tell apart; no two methods share a marker, so
-that the figures also survive a black-and-white printer.
+colour vision deficiencies can tell apart; no two of the paper's main methods
+share a marker, so that the figures also survive a black-and-white printer.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ _GREY = ('#66717e', '#a3aebb')
 
 VERIFIER = Style(*_INK, '*')
 DRAFTER = Style(*_GREY, 'p')
-_BY_RULE = {
+# By truncation or loop of the method, where it has one, and else by rule.
+_OWN: dict[str | None, Style] = {
   'verifier_only': Style(*_INK, 'D'),
   'drafter_only': Style(*_GREY, 'd'),
   'lossy': Style(*_ORANGE, 's'),
@@ -89,6 +90,17 @@ _BY_RULE = {
   'token_v1': Style(*_SKY, 'X', '-.'),
   'token_v2': Style(*_PURPLE, 'd', '-.'),
   'token_v3': Style(*_PURPLE, 'P'),
+  'typical': Style(*_GREEN, 's', ':'),
+  'bild_fixed': Style(*_SKY, 's', '--'),
+  'ensemble': Style(*_BLUE, 'P', ':'),
+  'bild': Style(*_SKY, 'D'),
+  'token_cascade': Style(*_BLUE, 'X', '-.'),
+  'oracle_cascade': Style(*_GREEN, 'o', '-.'),
+  'sequence_cascade': Style(*_ORANGE, 'v', '-.'),
+  'top_k': Style(*_GREY, '^', ':'),
+  'top_p': Style(*_GREY, 'v', ':'),
+  'min_p': Style(*_GREY, '<', ':'),
+  'eta': Style(*_GREY, '>', ':'),
 }
 # Rules of the user's own take what is free, in this order.
 _OTHERS = tuple(
@@ -117,12 +129,12 @@ def of_group(
     gamma: the curves of this gamma alone, and of what drafts no blocks; their
       names need not say it.
   """
-  pairs = [run for run in sweep.runs if run.model == 'pair']
+  pairs = [run for run in sweep.runs if run.alone is None]
   gammas = sorted({run.gamma for run in pairs if run.gamma is not None})
   styles = _styles(pairs)
   found: dict[tuple, list[runs_lib.Run]] = {}
   for run in runs_lib.trial_means(group.runs):
-    if run.model == 'pair':
+    if run.alone is None:
       found.setdefault((run.label, run.gamma), []).append(run)
   if gamma is not None:
     gammas = [gamma]
@@ -135,14 +147,14 @@ def of_group(
 
 def style_of(run: runs_lib.Run, sweep: runs_lib.Sweep) -> Style:
   """The style of the curve, or of the reference point, that a run is in."""
-  if run.model != 'pair':
-    return {'verifier': VERIFIER, 'drafter': DRAFTER}[run.model]
-  return _styles([r for r in sweep.runs if r.model == 'pair'])[run.label]
+  if run.alone is not None:
+    return {'verifier': VERIFIER, 'drafter': DRAFTER}[run.alone]
+  return _styles([r for r in sweep.runs if r.alone is None])[run.label]
 
 
 def _series(label, gamma, points, style, gammas) -> Series:
   name = label
-  if len(gammas) > 1:
+  if len(gammas) > 1 and gamma is not None:
     name = f'{label}, gamma {gamma}'
     # Hollow as well, since a method without alpha is a point without a line.
     i = gammas.index(gamma)
@@ -163,6 +175,7 @@ def _styles(pairs: Sequence[runs_lib.Run]) -> dict[str, Style]:
       continue
     taken = set(styles.values())
     free = [s for s in _OTHERS if s not in taken] or [_OTHERS[0]]
-    own = _BY_RULE.get(run.rule or '')
+    method = None if run.method == 'speculative' else run.method
+    own = _OWN.get(run.truncation or method or run.rule)
     styles[run.label] = own if own and own not in taken else free[0]
   return styles

@@ -129,7 +129,14 @@ def columns(sweep: runs_lib.Sweep) -> list[Column]:
   """
   found = [
     Column('method', 'Name of the method', _field('label'), '', _ALWAYS),
-    Column('alpha', "The rule's trade-off", _field('alpha'), 'g', _ALWAYS),
+    Column(
+      'alpha',
+      "The rule's trade-off, or the strength of the method's truncation",
+      _field('alpha'),
+      'g',
+      _ALWAYS,
+      text=_field('strength'),
+    ),
     Column('gamma', 'Tokens drafted a round', _field('gamma'), 'd', 6),
   ]
   if any(run.trial for run in sweep.runs):
@@ -245,8 +252,8 @@ def _interval(name: str) -> Callable[[runs_lib.Run], str | None]:
 
 def mark(run: runs_lib.Run, point: operating_point.OperatingPoint) -> str:
   """The run's letter of `MARKS`, or ''."""
-  if run.model in ('verifier', 'drafter'):
-    return run.model[0].upper()
+  if run.alone is not None:
+    return run.alone[0].upper()
   if point.fastest is not None and run.point == point.fastest.point:
     return '*'
   return '+' if point.is_good(run) else ''
@@ -445,7 +452,7 @@ def unfinished(sweep: runs_lib.Sweep) -> list[str]:
   for run in sweep.unfinished:
     settings = [run.label, f'T {run.temperature:g}']
     if run.alpha is not None:
-      settings.append(f'alpha {run.alpha:g}')
+      settings.append(f'{run.truncation or "alpha"} {run.alpha:g}')
     if run.gamma is not None:
       settings.append(f'gamma {run.gamma}')
     of = f' of {run.total}' if run.total else ''

@@ -24,6 +24,7 @@ from speccascade_jax import verification
 from speccascade_jax.decoding import autoregressive
 from speccascade_jax.decoding import speculative
 from speccascade_jax.models import tabular
+from tests.references import blocks as naive_blocks
 from tests.references import rules as naive_rules
 from tests.references import sampler
 
@@ -43,10 +44,14 @@ ALPHAS = {
   deferral.token_v1: 0.1,
   deferral.token_v2: 0.2,
   deferral.token_v3: 0.5,
-  # With bonus tokens from p its law depends on gamma, except at alpha = 0.
-  deferral.lossy: 0.0,
+  deferral.lossy: 0.4,
   deferral.lossy_exact: 0.4,
+  deferral.typical: 0.8,
+  deferral.bild_fixed: 1.2,
+  deferral.ensemble: 0.4,
 }
+# With bonus tokens from p, the law of a text depends on where blocks begin.
+WIDE = (deferral.lossy, deferral.typical, deferral.bild_fixed)
 INPUTS = jnp.array([[2, 3, 3], [3, 0, 0], [2, 2, 0]])
 
 
@@ -88,23 +93,43 @@ def scaled(probs: np.ndarray, temperature: float) -> np.ndarray:
   return powers / powers.sum()
 
 
-def sequential_law(case: Case, row: int) -> dict[sampler.Text, float]:
-  """The law of sampling pi one token at a time, by the references alone."""
-  drafter, verifier = tables(case.decoder_only)
+def naive_models(case: Case, row: int):
+  """`text -> q, p` scaled and unscaled, of one row."""
   ids = [int(i) for i in INPUTS[row]]
   prompt = tuple(i for i in ids if i) if case.decoder_only else (0,)
   condition = 0 if case.decoder_only else sum(ids) % 3
-  rule = naive_rules.RULES[case.rule.__name__]
 
-  def next_dist(text):
+  def models(text):
     q, p = (
       tabular.next_probs(table, prompt + text, condition)
-      for table in (drafter, verifier)
+      for table in tables(case.decoder_only)
     )
-    t = case.temperature
-    return rule(scaled(q, t), scaled(p, t), q, p, case.alpha)
+    return scaled(q, case.temperature), scaled(p, case.temperature), q, p
 
-  return sampler.sequential_law(next_dist, LENGTH, EOS)
+  return models
+
+
+def sequential_law(case: Case, row: int) -> dict[sampler.Text, float]:
+  """The law of sampling pi one token at a time, by the references alone."""
+  models = naive_models(case, row)
+  rule = naive_rules.RULES[case.rule.__name__]
+  return sampler.sequential_law(
+    lambda text: rule(*models(text), case.alpha), LENGTH, EOS
+  )
+
+
+def law_of(case: Case, row: int) -> dict[sampler.Text, float]:
+  """The law of a text: that of pi, or where blocks matter, of the blocks."""
+  if case.rule not in WIDE:
+    return sequential_law(case, row)
+  judge = naive_blocks.JUDGES[case.rule.__name__]
+  return naive_blocks.text_law(
+    naive_models(case, row),
+    lambda q, p, p_conf: judge(q, p, p_conf, case.alpha),
+    case.gamma,
+    LENGTH,
+    EOS,
+  )
 
 
 def loop_texts(case: Case, draws: int) -> list[list[sampler.Text]]:
@@ -170,7 +195,7 @@ def assert_law(texts: list[sampler.Text], law: dict[sampler.Text, float]):
 
 def assert_loop_law(case: Case, draws: int = DRAWS):
   for row, texts in enumerate(loop_texts(case, draws)):
-    assert_law(texts, sequential_law(case, row))
+    assert_law(texts, law_of(case, row))
 
 
 def cases() -> list[Case]:
@@ -187,9 +212,7 @@ def cases() -> list[Case]:
           temperature=(1.0, 0.5)[(gamma + i) % 2],
           decoder_only=bool((i + gamma // 3) % 2),
           # The wider interface is refused by block verification.
-          verify=verifies[
-            (gamma // 2 + i) % 2 if rule is not deferral.lossy else 0
-          ],
+          verify=verifies[(gamma // 2 + i) % 2 if rule not in WIDE else 0],
         )
       )
     result.append(
@@ -198,7 +221,7 @@ def cases() -> list[Case]:
         gamma=1 + i % 4,
         temperature=0.0,
         decoder_only=bool(i % 2),
-        verify=verifies[i % 2 if rule is not deferral.lossy else 0],
+        verify=verifies[i % 2 if rule not in WIDE else 0],
       )
     )
   return result
@@ -235,7 +258,7 @@ def test_a_model_alone_emits_its_own_law(decoder_only):
 def test_the_rules_are_tested_where_they_decide_something():
   """At these alphas every rule's law is neither q's nor p's."""
   ends = (deferral.drafter_only, deferral.verifier_only)
-  for rule in ALPHAS.keys() - {deferral.lossy}:
+  for rule in ALPHAS.keys() - set(WIDE):
     mixed = []
     for row in range(3):
       law, *others = (
@@ -243,6 +266,16 @@ def test_the_rules_are_tested_where_they_decide_something():
       )
       mixed.append(min(sampler.distance(law, end) for end in others))
     assert max(mixed) > 0.01, rule.__name__
+
+
+@pytest.mark.parametrize('rule', WIDE, ids=lambda rule: rule.__name__)
+def test_blocks_matter_to_the_rules_that_prescribe_the_token_behind(rule):
+  by_gamma, by_pi = [], []
+  for row in range(3):
+    short, long = (law_of(Case(rule=rule, gamma=g), row) for g in (1, 3))
+    by_gamma.append(sampler.distance(short, long))
+    by_pi.append(sampler.distance(short, sequential_law(Case(rule=rule), row)))
+  assert min(max(by_gamma), max(by_pi)) > 1e-3
 
 
 def _stale(model_fn):

@@ -54,6 +54,10 @@ def test_key_is_the_same_in_another_process():
     {'top_k': 5},
     {'top_p': 0.9},
     {'min_p': 0.1},
+    {'eta': 0.1},
+    {'truncation': 'top_p'},
+    {'method': 'bild', 'rule': None},
+    {'options': (('fallback', 0.5),)},
     {'trial': 1},
     {'seed': 1},
   ],
@@ -149,6 +153,38 @@ def test_labels_are_the_paper_s(rule, verify, label):
     ({'rule': None}, 'None'),
     ({'rule': deferral.opt}, "'opt'"),
     ({'rule': deferral.verifier_only, 'alphas': (0.1,)}, 'verifier_only'),
+    ({'method': 'judge', 'rule': deferral.opt}, "'judge'"),
+    ({'method': 'bild', 'rule': deferral.opt, 'alphas': (1,)}, "'opt'"),
+    ({'method': 'bild'}, 'bild with alphas'),
+    ({'method': 'token_cascade', 'alphas': (1,)}, 'token_cascade needs a'),
+    (
+      {'method': 'token_cascade', 'rule': deferral.diff, 'alphas': (1,)},
+      'diff reads p_conf',
+    ),
+    (
+      {'rule': deferral.opt, 'alphas': (1,), 'options': {'fallback': 1}},
+      'takes no fallback; it is an option of bild',
+    ),
+    (
+      {
+        'method': 'sequence_cascade',
+        'alphas': (1,),
+        'verification': verification.verify_block,
+      },
+      'takes no verification',
+    ),
+    ({'model': 'verifier', 'method': 'bild'}, "'bild'"),
+    (
+      {'rule': deferral.verifier_only, 'truncation': 'k', 'alphas': (1,)},
+      "truncation is 'k'",
+    ),
+    ({'rule': deferral.verifier_only, 'truncation': 'top_p'}, 'strengths'),
+    (
+      {'rule': deferral.opt, 'truncation': 'top_p', 'alphas': (1,)},
+      'strengths',
+    ),
+    # Its own alpha would be 0, unseen.
+    ({'method': 'bild', 'truncation': 'top_p', 'alphas': (1,)}, 'strengths'),
   ],
 )
 def test_a_contradictory_method_is_refused_by_name(settings, named):
@@ -165,6 +201,9 @@ def test_a_contradictory_method_is_refused_by_name(settings, named):
     ({'top_k': 0}, 'top_k is 0'),
     ({'top_p': 1.5}, 'top_p is 1.5'),
     ({'min_p': -0.1}, 'min_p is -0.1'),
+    ({'eta': 0}, 'eta is 0.0'),
+    ({'truncation': 'top_p', 'alpha': 1.5}, 'top_p is 1.5'),
+    ({'truncation': 'top_k', 'alpha': 2.5}, 'top_k is 2.5'),
   ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(change, named):
@@ -179,6 +218,52 @@ def test_a_point_listed_twice_is_refused():
       gammas=(4,),
       temperatures=(0,),
     )
+
+
+def test_a_truncated_verifier_keeps_the_company_of_the_plain_one():
+  """What is truncated is the method, not the sweep."""
+  curve = dict(truncation='top_k', alphas=(2, 5))
+  grid = [
+    VERIFIER,
+    methods.Method(rule=deferral.verifier_only, **curve),
+    methods.Method(model='verifier', **curve),
+  ]
+  plain, *truncated = methods.expand(
+    grid, gammas=(4,), temperatures=(1.0,), top_k=9
+  )
+  assert plain.is_reference and plain.settings()['top_k'] == 9
+  for point, k in zip(truncated, (2, 5, 2, 5), strict=True):
+    assert point.company() == plain.company()
+    assert not point.is_reference
+    assert point.settings()['top_k'] == k
+    assert point.settings().get('alpha', 0.0) == 0.0
+  assert len({point.program() for point in truncated}) == 4
+  labels = [point.label for point in truncated]
+  assert labels == ['TopK [lossless]'] * 2 + ['TopK [verifier]'] * 2
+
+
+def test_methods_without_blocks_have_no_gamma_and_pass_on_their_options():
+  grid = [
+    methods.Method(method='bild', alphas=(2,), options={'fallback': 0.5}),
+    methods.Method(method='sequence_cascade', alphas=(0.5,)),
+    methods.Method(method='token_cascade', rule=deferral.chow, alphas=(0.5,)),
+    methods.Method(method='oracle_cascade', rule=deferral.diff, alphas=(0.5,)),
+  ]
+  *bild, sequence, token, oracle = methods.expand(
+    grid, gammas=(3, 5), temperatures=(1.0,)
+  )
+  assert [point.gamma for point in bild] == [3, 5]
+  assert bild[0].settings()['fallback'] == 0.5
+  assert bild[0].config()['options'] == {'fallback': 0.5}
+  assert [p.label for p in (bild[0], sequence, token, oracle)] == [
+    'BiLD, fallback 0.5',
+    'SeqCascade [Chow]',
+    'TokenCascade [Chow]',
+    'OracleCascade [Diff]',
+  ]
+  for point in (sequence, token, oracle):
+    assert point.gamma is None and 'gamma' not in point.settings()
+    assert point.config()['method'] == point.method
 
 
 def test_an_empty_grid_is_refused():

@@ -148,7 +148,7 @@ def test_summary_by_hand():
       truncated=False,
     ),
   ]
-  summary = sweep.summarise(rows, speculative=True)
+  summary = sweep.summarise(rows, judged=True, deferring=True)
   assert summary == {
     'latency_ms_mean': 20.0,
     'latency_ms_p50': 20.0,
@@ -164,10 +164,10 @@ def test_summary_by_hand():
     'num_truncated': 1,
   }
   undefined = [row | {'deferred': None} for row in rows]
-  assert sweep.summarise(undefined, speculative=True) == summary | {
+  assert sweep.summarise(undefined, judged=True, deferring=True) == summary | {
     'deferral_rate': None
   }
-  alone = sweep.summarise(rows, speculative=False)
+  alone = sweep.summarise(rows, judged=False, deferring=False)
   assert alone['acceptance_rate'] is None
   assert alone['rejection_rate'] is None
   assert alone['deferral_rate'] is None

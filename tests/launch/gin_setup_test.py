@@ -149,6 +149,15 @@ def test_a_rule_of_ones_own_needs_only_a_name(my_rules):
   assert methods.name_of(rule) == f'{my_rules}.mine'
 
 
+def test_a_name_in_two_modules_is_reported_in_one_line(my_rules, tmp_path):
+  other = f'{my_rules}_too'
+  (tmp_path / f'{other}.py').write_text(_RULE_MODULE)
+  said = _message(
+    f'collect.rules = [@{my_rules}.mine, @{other}.mine]', 'mine.beta = 0.7'
+  )
+  assert f'{my_rules}.mine' in said and f'{other}.mine' in said
+
+
 def test_parameters_of_a_function_are_filled_in_once(my_rules):
   bindings = [
     f'collect.rules = [@{my_rules}.mine, @b/{my_rules}.mine]',

@@ -24,8 +24,9 @@ def scaled(
   top_k: int | None = None,
   top_p: float | None = None,
   min_p: float | None = None,
+  eta: float | None = None,
 ) -> list[float]:
-  """Temperature (0 is greedy), then top-k, top-p, min-p; ties are kept."""
+  """Temperature (0 is greedy), then top-k, top-p, min-p, eta; ties are kept."""
   if temperature == 0.0:
     best = list(logits).index(max(logits))
     return [float(v == best) for v in range(len(logits))]
@@ -43,6 +44,9 @@ def scaled(
     probs = normalised([x if x >= least else 0.0 for x in probs])
   if min_p is not None:
     least = min_p * max(probs)
+    probs = normalised([x if x >= least else 0.0 for x in probs])
+  if eta is not None:
+    least = min(eta, math.sqrt(eta) * math.exp(-entropy(probs)))
     probs = normalised([x if x >= least else 0.0 for x in probs])
   return probs
 

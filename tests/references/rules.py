@@ -83,6 +83,34 @@ def lossy_exact(q, p, q_conf, p_conf, alpha):
   return accept_or_redraw(q, p, alpha, lemma_2_beta(q, p, alpha))
 
 
+def typical(q, p, q_conf, p_conf, alpha):
+  epsilon = max(0.0, 1 - alpha)
+  limit = min(
+    epsilon, math.sqrt(epsilon) * math.exp(-distributions.entropy(p_conf))
+  )
+  return keep_or_redraw(q, p, [alpha >= 1 or x > limit for x in p_conf])
+
+
+def bild_fixed(q, p, q_conf, p_conf, alpha):
+  return keep_or_redraw(q, p, [bild_keeps(x, alpha) for x in p_conf])
+
+
+def bild_keeps(chance: float, rollback: float) -> bool:
+  """Whether BiLD keeps a token to which the verifier gives this chance."""
+  return (-math.log(chance) if chance > 0 else math.inf) <= rollback
+
+
+def keep_or_redraw(q: Probs, p: Probs, keep: Sequence[bool]) -> list[float]:
+  """Drafted tokens where `keep`, else one from p."""
+  rejected = math.fsum(a for a, k in zip(q, keep) if not k)
+  return [a * k + rejected * b for a, b, k in zip(q, p, keep)]
+
+
+def ensemble(q, p, q_conf, p_conf, alpha):
+  weight = 1 - alpha  # The verifier's lambda.
+  return [(1 - weight) * a + weight * b for a, b in zip(q, p)]
+
+
 def accept_or_redraw(q: Probs, p: Probs, alpha: float, beta: float):
   """What lossy speculative decoding emits at one position."""
   keep = [
@@ -128,5 +156,8 @@ RULES: dict[str, Rule] = {
     token_v3,
     lossy,
     lossy_exact,
+    typical,
+    bild_fixed,
+    ensemble,
   )
 }

@@ -71,7 +71,7 @@ def build(
   header = {
     'task': 'debian_en_de',
     'pair': 'debian',
-    'pair_digest': '0123',
+    'pair_digest': '0123456789abcdef-float32',
     'split': 'test',
     'input_length': 96,
     'max_length': 80,

@@ -10,6 +10,8 @@ import pytest
 from speccascade_jax import reports
 from speccascade_jax.reports import operating_point
 from speccascade_jax.reports import runs
+from speccascade_jax.reports import series
+from speccascade_jax.reports import tables
 from tests.reports import run_dir
 
 
@@ -57,13 +59,30 @@ def test_another_folder_is_refused(tmp_path, exists):
   assert str(folder) in str(info.value)
 
 
+def test_a_truncated_verifier_is_a_curve_beside_the_verifier(tmp_path):
+  path = run_dir.build(tmp_path, temperatures=(1.0,))
+  configs = sorted(path.glob('runs/*/config.json'))
+  for config in configs:
+    if json.loads(config.read_text())['rule'] == 'chow':
+      label = dict(rule=None, model='verifier', gamma=None, label='TopP')
+      run_dir.edit(config, truncation='top_p', **label)
+  sweep = runs.load(path)
+  (group,) = sweep.groups()
+  assert group.verifier.label == 'Verifier'
+  found = [run for run in group.runs if run.truncation]
+  assert [r.strength for r in found] == ['top_p 0.3', 'top_p 0.5', 'top_p 0.7']
+  assert 'top_p 0.5' in tables.text(sweep, 200)
+  names = [curve.name for curve in series.of_group(group, sweep)]
+  assert 'TopP' in names
+
+
 def test_a_sweep_without_a_finished_run_is_refused(tmp_path):
   path = run_dir.build(
     tmp_path, temperatures=(0.0,), rules=(), unfinished=(0, 1, 2)
   )
   with pytest.raises(runs.RunDirError, match='no finished run') as info:
     runs.load(path)
-  assert '3 were begun' in str(info.value) and '99 examples' in str(info.value)
+  assert 'of its 3 runs 99 examples' in str(info.value)
 
 
 def test_half_finished_runs_are_listed_and_left_out(tmp_path):

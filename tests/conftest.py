@@ -1,0 +1,19 @@
+"""What all tests share."""
+
+import pathlib
+
+import jax
+import pytest
+
+# Each compiled program holds some memory mappings, of which Linux grants a
+# process 65,530: a worker that kept every program would crash while compiling.
+_MAPPINGS = pathlib.Path('/proc/self/maps')
+_MANY = 20_000
+
+
+@pytest.fixture(autouse=True)
+def forget_programs():
+  """Compiled programs go when there are too many of them."""
+  yield
+  if _MAPPINGS.exists() and _MAPPINGS.read_bytes().count(b'\n') > _MANY:
+    jax.clear_caches()
