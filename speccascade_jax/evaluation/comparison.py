@@ -115,6 +115,8 @@ def modelled(
   verifier: Verifier | None,
   call_times: Mapping[str, float] | None,
   counts: np.ndarray,
+  *,
+  max_length: int,
 ) -> Compared:
   """The same by the cost model; None where the calls were not timed.
 
@@ -124,6 +126,7 @@ def modelled(
     verifier: see `wall_clock`.
     call_times: see `base.Timed`.
     counts: see `bootstrap.draws`.
+    max_length: most output tokens.
   """
   names = (
     *('modelled_latency_ms', 'modelled_relative_latency'),
@@ -132,20 +135,23 @@ def modelled(
   summary: dict[str, Any] = dict.fromkeys(names)
   if call_times is None:
     return Compared(summary, {})
-  own = _modelled(rows, point, call_times)
+  own = _modelled(rows, point, call_times, max_length)
   summary[names[0]] = float(own.mean())
   if verifier is None:
     return Compared(summary, {})
   by_example = {row['example']: row for row in verifier.rows}
   others = [by_example[row['example']] for row in rows]
-  reference = _modelled(others, verifier.point, call_times)
+  reference = _modelled(others, verifier.point, call_times, max_length)
   replicates = bootstrap.rounded(bootstrap.ratio(own, reference, counts))
   summary[names[1]] = float(own.mean() / reference.mean())
   summary[names[2]] = bootstrap.interval(replicates)
   return Compared(summary, {'modelled_relative_latency': replicates})
 
 
-def _modelled(rows, point, call_times) -> np.ndarray:
+def _modelled(rows, point, call_times, max_length) -> np.ndarray:
   return np.array(
-    [cost_model.milliseconds(row, point, call_times) for row in rows]
+    [
+      cost_model.milliseconds(row, point, call_times, max_length=max_length)
+      for row in rows
+    ]
   )

@@ -10,12 +10,13 @@ order that moves on by one an example::
 
 so that whatever slows the machine down for a while slows them all. Runs that
 a later start adds are compared with a verifier of that start: it takes its
-turns again, though its texts are there already.
+turns again, though its texts are there already. What keeps company is done at
+the same time, and is summarised then: reports need not wait for the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 import math
 import os
 import pathlib
@@ -23,25 +24,15 @@ from typing import Any, TypeVar
 
 import tqdm
 
-from speccascade_jax import loops
 from speccascade_jax.evaluation import base
 from speccascade_jax.evaluation import bootstrap
-from speccascade_jax.evaluation import comparison
 from speccascade_jax.evaluation import cost_model
 from speccascade_jax.evaluation import environment
 from speccascade_jax.evaluation import latency
 from speccascade_jax.evaluation import methods
 from speccascade_jax.evaluation import results
 from speccascade_jax.evaluation import scoring
-
-_COUNTERS = (
-  'drafter_steps',
-  'verifier_calls',
-  'drafted',
-  'accepted',
-  'resampled',
-  'deferred',
-)
+from speccascade_jax.evaluation import summaries
 
 _T = TypeVar('_T')
 
@@ -85,7 +76,8 @@ def sweep(
     primary_metric: the metric that reports plot; one of the metrics' names.
     input_length: width that all sources are padded to [tokens].
     max_length: most output tokens.
-    replicates: of the bootstrap; 0 gives no intervals.
+    replicates: of the bootstrap; 0 gives no intervals. No part of what is
+      run: a later start may ask for others.
     recompute_metrics: see `bootstrap.quality`.
     operative_config: gin's, kept beside the results.
     progress: show a bar on stderr.
@@ -112,7 +104,6 @@ def sweep(
     'num_examples': len(examples),
     'metrics': _metric_names(metric_fns, examples, primary_metric),
     'primary_metric': primary_metric,
-    'replicates': replicates,
   }
   if replicates < 0:
     raise ValueError(f'replicates is {replicates}; it must be at least 0.')
@@ -126,11 +117,13 @@ def sweep(
   ) as directory:
     lengths = {'input_length': input_length, 'max_length': max_length}
     _time_calls(generator, by_key.values(), directory, lengths)
-    _run_all(generator, examples, by_key, directory, lengths, progress)
-    counts = bootstrap.draws(len(examples), replicates, points[0].seed)
-    _summarise_all(
-      examples, by_key, directory, metric_fns, counts, recompute_metrics
+    scores = summaries.Scores(
+      metric_fns,
+      bootstrap.draws(len(examples), replicates, points[0].seed),
+      recompute=recompute_metrics,
+      max_length=max_length,
     )
+    _run_all(generator, examples, by_key, directory, lengths, scores, progress)
     return directory.path
 
 
@@ -157,34 +150,29 @@ def _metric_names(metric_fns, examples, primary_metric) -> list[str]:
 
 def _time_calls(generator, points, directory, lengths) -> None:
   """Times single calls, once for all runs that are to be compared by them."""
-  stored = directory.call_times
-  if stored is not None and cost_model.covers(stored, points):
+  stored, longest = directory.call_times, lengths['max_length']
+  if stored is not None and cost_model.covers(
+    stored, points, max_length=longest
+  ):
     return
   measure = getattr(generator, 'call_times', None)
   if measure is not None:
     # All of them anew: times of two starts do not go together.
-    directory.call_times = measure(cost_model.widths(points), **lengths)
+    widths = cost_model.widths(points, max_length=longest)
+    directory.call_times = measure(widths, **lengths)
 
 
-def _verifiers(by_key) -> dict[tuple, str]:
-  """The key of the verifier's run, by company."""
-  return {
-    point.company(): key for key, point in by_key.items() if point.is_reference
-  }
-
-
-def _run_all(generator, examples, by_key, directory, lengths, progress):
-  companies: dict[tuple, list[str]] = {}
+def _run_all(generator, examples, by_key, directory, lengths, scores, progress):
+  """One company after the other; each is summarised as soon as it is done."""
+  companies: dict[tuple, dict[str, methods.RunPoint]] = {}
   for key, point in by_key.items():
-    companies.setdefault(point.company(), []).append(key)
+    companies.setdefault(point.company(), {})[key] = point
   done = sum(
     e.example in directory.runs[key].log.rows
     for key in by_key
     for e in examples
   )
   warm: dict[tuple, latency.WarmUp] = {}
-  verifiers = _verifiers(by_key)
-  retimed: dict[str, results.Log] = {}
   with tqdm.tqdm(
     total=len(by_key) * len(examples),
     initial=done,
@@ -192,45 +180,55 @@ def _run_all(generator, examples, by_key, directory, lengths, progress):
     disable=not progress,
     smoothing=0.05,
   ) as bar:
-    for company, keys in companies.items():
-      # A point that is finished needs no program.
-      keys = [
-        k for k in keys if len(directory.runs[k].log.rows) < len(examples)
-      ]
-      reference = verifiers.get(company)
-      logs = {key: directory.runs[key].log for key in keys}
-      if keys and reference is not None and reference not in keys:
-        keys = [reference, *keys]
-      for key in keys:
-        point = by_key[key]
-        if point.program() not in warm:
-          bar.set_postfix_str(f'compiling {_name(point)}')
-          warm[point.program()] = _warm_up(generator, examples, point, lengths)
-        times = warm[point.program()]
-        if key in logs:
-          directory.runs[key].warmup = {
-            'compile_s': times.compile_s,
-            'warmup_ms': times.warmup_ms,
-          }
-      for i, example in enumerate(examples):
-        missing = {k for k in logs if example.example not in logs[k].rows}
-        for key in rotated(keys, i):
-          run = directory.runs[key]
-          again = key == reference and key not in missing
-          if key not in missing and not (again and missing):
-            continue
-          bar.set_postfix_str(_name(by_key[key]), refresh=False)
-          row = _run_one(generator, example, by_key[key], lengths)
-          row['start'] = directory.start
-          if again:
-            retimed.setdefault(key, run.retimed(directory.start)).append(
-              {name: row[name] for name in ('example', 'latency_ms', 'start')}
-            )
-          else:
-            run.log.append(row)
-            bar.update()
-  for log in retimed.values():
-    log.close()
+    for points in companies.values():
+      _run_company(generator, examples, points, directory, lengths, warm, bar)
+      bar.set_postfix_str('scoring')
+      summaries.write(points, directory, examples, scores)
+
+
+def _run_company(generator, examples, points, directory, lengths, warm, bar):
+  """Runs what its points lack; `warm` has the programs of those before."""
+  # A point that is finished needs no program.
+  logs = {
+    key: directory.runs[key].log
+    for key in points
+    if len(directory.runs[key].log.rows) < len(examples)
+  }
+  keys = list(logs)
+  reference = next((k for k, p in points.items() if p.is_reference), None)
+  if keys and reference is not None and reference not in keys:
+    keys = [reference, *keys]
+  for key in keys:
+    point = points[key]
+    if point.program() not in warm:
+      bar.set_postfix_str(f'compiling {_name(point)}')
+      warm[point.program()] = _warm_up(generator, examples, point, lengths)
+    times = warm[point.program()]
+    if key in logs:
+      directory.runs[key].warmup = {
+        'compile_s': times.compile_s,
+        'warmup_ms': times.warmup_ms,
+      }
+  retimed: results.Log | None = None
+  for i, example in enumerate(examples):
+    missing = {k for k in logs if example.example not in logs[k].rows}
+    for key in rotated(keys, i):
+      again = key == reference and key not in missing
+      if key not in missing and not (again and missing):
+        continue
+      bar.set_postfix_str(_name(points[key]), refresh=False)
+      row = _run_one(generator, example, points[key], lengths)
+      row['start'] = directory.start
+      if again:
+        if retimed is None:
+          retimed = directory.runs[key].retimed(directory.start)
+        names = ('example', 'latency_ms', 'start')
+        retimed.append({name: row[name] for name in names})
+      else:
+        logs[key].append(row)
+        bar.update()
+  if retimed is not None:
+    retimed.close()
 
 
 def _generate(generator, example, point, lengths):
@@ -256,7 +254,7 @@ def _run_one(generator, example, point, lengths) -> dict[str, Any]:
     'output_tokens': int(output.lengths[0]),
     'truncated': bool(output.truncated[0]),
   }
-  for name in _COUNTERS:
+  for name in summaries.COUNTERS:
     row[name] = output.stats[name][0].item()
   deferred = row['deferred']  # NaN for a rule without a deferral.
   row['deferred'] = None if math.isnan(deferred) else round(deferred, 6)
@@ -269,96 +267,3 @@ def _name(point: methods.RunPoint) -> str:
     name = point.truncation or 'alpha'
     settings.append(f'{name}={point.alpha:g}')
   return f'{point.label} {" ".join(settings)}'
-
-
-def _summarise_all(
-  examples, by_key, directory, metric_fns, counts, recompute_metrics
-) -> None:
-  """Writes all summaries; a verifier's run added later completes them."""
-
-  def in_order(key):
-    # Rows may lie in another order than the examples after a resumed run.
-    return [directory.runs[key].log.rows[e.example] for e in examples]
-
-  verifiers = {
-    company: comparison.Verifier(
-      by_key[key], in_order(key), directory.runs[key].timings()
-    )
-    for company, key in _verifiers(by_key).items()
-  }
-  targets = [example.target for example in examples]
-  for key, point in by_key.items():
-    run, rows = directory.runs[key], in_order(key)
-    verifier = verifiers.get(point.company())
-    predictions = [row['prediction'] for row in rows]
-    quality, signatures = scoring.score(metric_fns, targets, predictions)
-    replicates = {
-      name: bootstrap.rounded(values)
-      for name, values in bootstrap.quality(
-        metric_fns, targets, predictions, counts, recompute=recompute_metrics
-      ).items()
-    }
-    wall = comparison.wall_clock(rows, verifier, counts)
-    model = comparison.modelled(
-      rows, point, verifier, directory.call_times, counts
-    )
-    run.write_replicates(
-      {'quality': replicates} | wall.replicates | model.replicates
-    )
-    run.write_summary(
-      {'quality': quality, 'signatures': signatures}
-      | {
-        'quality_interval': {
-          name: bootstrap.interval(values)
-          for name, values in replicates.items()
-        }
-      }
-      | summarise(rows, **_kind(point))
-      | (run.warmup or {'compile_s': None, 'warmup_ms': None})
-      | wall.summary
-      | model.summary
-    )
-
-
-def _kind(point: methods.RunPoint) -> dict[str, bool]:
-  pair = point.model == 'pair'
-  return {
-    'judged': pair and loops.LOOPS[point.method].judges,
-    'deferring': pair,
-  }
-
-
-def summarise(
-  rows: Sequence[Mapping[str, Any]], *, judged: bool, deferring: bool
-) -> dict[str, float | int | None]:
-  """Latency statistics and rates over the lines of one run.
-
-  Rates are ratios of sums, so that an example counts by its tokens. Where no
-  drafted token is judged there is no acceptance rate; where a model decodes
-  alone nothing is deferred, and some rules define no deferral: None.
-  """
-  total = {
-    name: sum(row[name] or 0 for row in rows)
-    for name in ('output_tokens', *_COUNTERS)
-  }
-  proposals = total['accepted'] + total['resampled'] if judged else 0
-  defined = deferring and all(row['deferred'] is not None for row in rows)
-  deferrals = total['output_tokens'] if defined else 0
-  return {
-    **latency.statistics(
-      [row['latency_ms'] for row in rows],
-      [row['output_tokens'] for row in rows],
-    ),
-    'acceptance_rate': _ratio(total['accepted'], proposals),
-    'rejection_rate': _ratio(total['resampled'], proposals),
-    'deferral_rate': _ratio(total['deferred'], deferrals),
-    'block_efficiency': _ratio(total['output_tokens'], total['verifier_calls']),
-    'verifier_calls_per_example': total['verifier_calls'] / len(rows),
-    'drafter_steps_per_example': total['drafter_steps'] / len(rows),
-    'num_examples': len(rows),
-    'num_truncated': sum(row['truncated'] for row in rows),
-  }
-
-
-def _ratio(numerator: float, denominator: float) -> float | None:
-  return numerator / denominator if denominator else None

@@ -4,7 +4,6 @@ import pytest
 
 from speccascade_jax.evaluation import bootstrap
 from speccascade_jax.evaluation import comparison
-from speccascade_jax.evaluation import cost_model
 from tests.evaluation import scripted
 
 TIMES = {
@@ -61,32 +60,18 @@ def test_the_verifier_is_exactly_as_slow_as_itself():
   verifier = _verifier(*rows, again=[_row(1, 3.0, 1)])
   counts = bootstrap.draws(2, 50, 0)
   wall = comparison.wall_clock(rows, verifier, counts)
-  model = comparison.modelled(rows, VERIFIER, verifier, TIMES, counts)
+  model = comparison.modelled(
+    rows, VERIFIER, verifier, TIMES, counts, max_length=9
+  )
   assert wall.summary['relative_latency_interval'] == [1.0, 1.0]
   assert model.summary['modelled_relative_latency_interval'] == [1.0, 1.0]
-
-
-def test_the_cost_model_by_hand():
-  row = _row(1, 0.0, steps=10, calls=2)
-  # Both start; ten drafter steps; two verifier calls of gamma + 1 = 5 tokens.
-  assert cost_model.milliseconds(row, PAIR, TIMES) == 6 + 10 * 0.5 + 2 * 3.0
-  assert cost_model.milliseconds(_row(1, 0.0, calls=8), VERIFIER, TIMES) == (
-    5 + 8 * 2.0
-  )
-  assert cost_model.milliseconds(_row(1, 0.0, steps=8), DRAFTER, TIMES) == (
-    1 + 8 * 0.5
-  )
-  points = scripted.points(gammas=(4, 7))
-  assert cost_model.widths(points) == [1, 5, 8]
-  assert cost_model.covers(TIMES, scripted.points())
-  assert not cost_model.covers(TIMES, points)
 
 
 def test_modelled_latency_by_hand():
   verifier = _verifier(_row(1, 0.0, calls=4), _row(2, 0.0, calls=10))
   rows = [_row(1, 9.0, steps=2, calls=1), _row(2, 9.0, steps=4, calls=2)]
   counts = bootstrap.draws(2, 50, 0)
-  found = comparison.modelled(rows, PAIR, verifier, TIMES, counts)
+  found = comparison.modelled(rows, PAIR, verifier, TIMES, counts, max_length=9)
   # 10 and 14 ms for the pair, 13 and 25 for the verifier.
   assert found.summary['modelled_latency_ms'] == 12.0
   assert found.summary['modelled_relative_latency'] == pytest.approx(24 / 38)
@@ -100,10 +85,10 @@ def test_what_there_is_nothing_to_compare_with_is_none():
   counts = bootstrap.draws(1, 5, 0)
   found = [
     comparison.wall_clock(rows, None, counts),
-    comparison.modelled(rows, DRAFTER, None, None, counts),
+    comparison.modelled(rows, DRAFTER, None, None, counts, max_length=9),
   ]
   assert all(set(f.summary.values()) == {None} for f in found)
   assert all(f.replicates == {} for f in found)
-  alone = comparison.modelled(rows, DRAFTER, None, TIMES, counts)
+  alone = comparison.modelled(rows, DRAFTER, None, TIMES, counts, max_length=9)
   assert alone.summary['modelled_latency_ms'] == 1.5
   assert alone.summary['modelled_relative_latency'] is None
