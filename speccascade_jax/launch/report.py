@@ -14,6 +14,7 @@ import sys
 
 from speccascade_jax.reports import figures
 from speccascade_jax.reports import headline
+from speccascade_jax.reports import headline_tables
 from speccascade_jax.reports import page
 from speccascade_jax.reports import runs
 from speccascade_jax.reports import tables
@@ -38,8 +39,8 @@ def report(*, run_dir: str, output: str | None = None) -> pathlib.Path:
   files: dict[str, str | bytes] = {
     'table.md': tables.markdown(sweep),
     'table.csv': tables.csv(sweep),
-    'headline.md': headline.markdown(rows, sweep.primary_metric),
-    'headline.csv': headline.csv(rows),
+    'headline.md': headline_tables.markdown(rows, sweep.primary_metric),
+    'headline.csv': headline_tables.csv(rows),
     'quality_vs_latency.png': figures.quality_vs_latency(sweep).png,
     'quality_vs_rejection_rate.png': figures.quality_vs_rejection_rate(
       sweep
@@ -51,7 +52,7 @@ def report(*, run_dir: str, output: str | None = None) -> pathlib.Path:
     data = content.encode() if isinstance(content, str) else content
     (folder / name).write_bytes(data)
   sys.stdout.write(tables.text(sweep))
-  sys.stdout.write(f'\n{headline.text(rows, sweep.primary_metric)}')
+  sys.stdout.write(f'\n{headline_tables.text(rows, sweep.primary_metric)}')
   print(f'\nThe report is in {folder}: {", ".join(files)}')
   print(f'Open {(folder / "index.html").resolve().as_uri()}')
   return folder

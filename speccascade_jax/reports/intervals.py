@@ -27,8 +27,12 @@ class Interval:
 
 
 def mean(trials: Sequence[Replicates]) -> dict[str, tuple[float, ...]]:
-  """Replicates of the trials' mean, of what every trial has."""
-  names = [n for n in trials[0] if all(n in trial for trial in trials)]
+  """Replicates of the trials' mean, of what every trial has as many of."""
+  names = [
+    name
+    for name, values in trials[0].items()
+    if {len(trial.get(name, ())) for trial in trials} == {len(values)}
+  ]
   return {
     name: tuple(
       sum(values) / len(trials)

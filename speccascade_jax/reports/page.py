@@ -10,8 +10,12 @@ from typing import Any
 
 import jinja2
 
+from speccascade_jax.reports import caveats
+from speccascade_jax.reports import columns
 from speccascade_jax.reports import figures as figures_lib
+from speccascade_jax.reports import formats
 from speccascade_jax.reports import headline
+from speccascade_jax.reports import headline_tables
 from speccascade_jax.reports import operating_point
 from speccascade_jax.reports import runs as runs_lib
 from speccascade_jax.reports import series as series_lib
@@ -48,7 +52,7 @@ def render(
   """
   metric = sweep.primary_metric
   points = [operating_point.find(g, metric) for g in sweep.groups()]
-  columns = tables.columns(sweep)
+  shown = columns.of_sweep(sweep)
   rows = headline.find(sweep) if rows is None else rows
   return (
     environment()
@@ -56,19 +60,19 @@ def render(
     .render(
       header=sweep.header,
       heading=tables.heading(sweep),
-      metric=tables.metric_name(metric),
+      metric=formats.metric_name(metric),
       points=[_headline(point, metric) for point in points],
       headline=_headline_groups(points, rows, metric),
-      headline_notes=headline.notes(rows),
+      headline_notes=headline_tables.notes(rows),
       figures=[_figure(title, draw, sweep) for title, draw in _FIGURES],
-      columns=columns,
-      groups=[_group(point, columns, sweep) for point in points],
+      columns=shown,
+      groups=[_group(point, shown, sweep) for point in points],
       marks=tables.MARKS,
       texts=_texts(sweep, points),
-      caveats=tables.truncated(sweep)
-      + tables.timed_apart(sweep)
-      + tables.without_interval(sweep),
-      unfinished=tables.unfinished(sweep),
+      caveats=caveats.truncated(sweep)
+      + caveats.timed_apart(sweep)
+      + caveats.without_interval(sweep),
+      unfinished=caveats.unfinished(sweep),
       circumstances=_circumstances(sweep),
       signatures=_signatures(sweep),
       operative_config=sweep.operative_config,
@@ -80,7 +84,7 @@ def _headline(
   point: operating_point.OperatingPoint, metric: str
 ) -> dict[str, Any]:
   """A card: the figure to remember, and the run behind it."""
-  name = tables.metric_name(metric)
+  name = formats.metric_name(metric)
   run, best = point.fastest, point.best
   card = {
     'title': point.group.title,
@@ -112,7 +116,7 @@ def _headline_groups(
   metric: str,
 ) -> list[dict[str, Any]]:
   """The headline table's cells, by group."""
-  name = tables.metric_name(metric)
+  name = formats.metric_name(metric)
   found = []
   for point in points:
     of_group = [r for r in rows if r.group.title == point.group.title]
@@ -124,12 +128,16 @@ def _headline_groups(
         'title': point.group.title,
         'reference': f'{name} {of_group[0].reference:.2f}',
         'clocks': [headline.CLOCKS[clock] for clock in clocks],
-        'headings': headline.headings(clocks[:1], name, short=True),
+        'headings': headline_tables.headings(clocks[:1], name, short=True),
         'rows': [
           [
             row.label,
             '-' if row.gamma is None else str(row.gamma),
-            *(cell for clock in clocks for cell in headline.cells(row, clock)),
+            *(
+              cell
+              for clock in clocks
+              for cell in headline_tables.cells(row, clock)
+            ),
           ]
           for row in of_group
         ],
@@ -170,7 +178,7 @@ def _tip(run: runs_lib.Run, sweep: runs_lib.Sweep) -> str:
   """What is said of a run on hover; one fact a line."""
   lines = [operating_point.describe(run), f'T {run.temperature:g}']
   lines += [
-    f'{tables.metric_name(name)} {value:.2f}'
+    f'{formats.metric_name(name)} {value:.2f}'
     for name, value in run.quality.items()
     if value is not None
   ]
@@ -189,13 +197,13 @@ def _tip(run: runs_lib.Run, sweep: runs_lib.Sweep) -> str:
 
 def _group(
   point: operating_point.OperatingPoint,
-  columns: list[tables.Column],
+  shown: list[columns.Column],
   sweep: runs_lib.Sweep,
 ) -> dict[str, Any]:
   rows = []
   for run in point.group.runs:
     style = series_lib.style_of(run, sweep)
-    values = [column.value(run) for column in columns]
+    values = [column.value(run) for column in shown]
     rows.append(
       {
         'key': run.key,
@@ -207,7 +215,7 @@ def _group(
         'cells': [
           # JSON sorts as it is; what is missing sorts last, see the script.
           {'text': column.show(run), 'value': json.dumps(value)}
-          for column, value in zip(columns, values, strict=True)
+          for column, value in zip(shown, values, strict=True)
         ],
       }
     )
@@ -278,7 +286,7 @@ def _compile_time(sweep: runs_lib.Sweep) -> str | None:
 
 def _signatures(sweep: runs_lib.Sweep) -> dict[str, str]:
   return {
-    tables.metric_name(name): signature
+    formats.metric_name(name): signature
     for run in sweep.runs[:1]
     for name, signature in run.signatures.items()
   }

@@ -218,8 +218,9 @@ def load(run_dir: str | os.PathLike[str]) -> Sweep:
   if not runs:
     done = sum(run.done for run in unfinished)
     raise RunDirError(
-      f'{path} has no finished run yet: scores are written when the whole '
-      f'sweep is done, and of its {len(unfinished)} runs {done} examples are. '
+      f'{path} has no finished run yet: the methods at one temperature take '
+      'turns and are scored together, when they have all examples. Of its '
+      f'{len(unfinished)} runs {done} examples are done. '
       'Start the same `speccascade sweep` again; it goes on where it stopped.'
     )
   config = path / 'operative_config.gin'
@@ -277,7 +278,8 @@ def _run(folder: pathlib.Path) -> Run:
   settings: dict[str, Any] = {name: config.get(name) for name in _CONFIG}
   if settings['options'] is not None:
     pairs = sorted(settings['options'].items())
-    settings['options'] = ', '.join(f'{k} {v}' for k, v in pairs)
+    given = [f'{k} {v}' for k, v in pairs if v is not None]
+    settings['options'] = ', '.join(given) or None
   summary = _read_json(folder / 'summary.json', 'quality')
   measured: dict[str, Any] = {
     name: _number(summary.get(name)) for name in _MEASURED

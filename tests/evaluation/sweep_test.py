@@ -4,6 +4,7 @@ import pytest
 
 from speccascade_jax.evaluation import methods
 from speccascade_jax.evaluation import results
+from speccascade_jax.evaluation import summaries
 from speccascade_jax.evaluation import sweep
 from speccascade_jax.reports import page
 from speccascade_jax.reports import runs
@@ -148,7 +149,7 @@ def test_summary_by_hand():
       truncated=False,
     ),
   ]
-  summary = sweep.summarise(rows, judged=True, deferring=True)
+  summary = summaries.summarise(rows, judged=True, deferring=True)
   assert summary == {
     'latency_ms_mean': 20.0,
     'latency_ms_p50': 20.0,
@@ -164,10 +165,10 @@ def test_summary_by_hand():
     'num_truncated': 1,
   }
   undefined = [row | {'deferred': None} for row in rows]
-  assert sweep.summarise(undefined, judged=True, deferring=True) == summary | {
-    'deferral_rate': None
-  }
-  alone = sweep.summarise(rows, judged=False, deferring=False)
+  assert summaries.summarise(
+    undefined, judged=True, deferring=True
+  ) == summary | {'deferral_rate': None}
+  alone = summaries.summarise(rows, judged=False, deferring=False)
   assert alone['acceptance_rate'] is None
   assert alone['rejection_rate'] is None
   assert alone['deferral_rate'] is None
@@ -231,6 +232,56 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path):
     assert list(map(_untimed, rows)) == list(map(_untimed, whole))
 
 
+def test_a_sweep_that_is_half_done_can_be_reported(tmp_path):
+  class Failing(scripted.Scripted):
+    def generate(self, *args, **kwargs):
+      if kwargs['temperature'] == 1 and len(self.calls) == 29 + 9 + 6:
+        raise KeyboardInterrupt
+      return super().generate(*args, **kwargs)
+
+  points = scripted.points(temperatures=(0.0, 1.0))
+  with pytest.raises(KeyboardInterrupt):
+    _sweep(tmp_path, Failing(), points=points)
+  # What keeps company was done together and is scored; the rest is named.
+  half = runs.load(tmp_path)
+  assert {run.temperature for run in half.runs} == {0.0}
+  assert len(half.runs) == len(half.unfinished) == 4
+  before = _files(tmp_path, 'summary.json')
+  said = 'Left out, unfinished: 4 of 8 runs.'
+  assert said in tables.text(half, 200) and said in page.render(half)
+  generator = scripted.Scripted()
+  _sweep(tmp_path, generator, points=points)
+  assert {c['temperature'] for c in generator.calls} == {1.0}
+  whole = runs.load(tmp_path)
+  assert len(whole.runs) == 8 and not whole.unfinished
+  assert before.items() <= _files(tmp_path, 'summary.json').items()
+
+
+def test_a_truncated_verifier_is_compared_with_the_verifier(
+  tmp_path, monkeypatch
+):
+  class Slowing(scripted.Scripted):
+    """A verifier that thinks twice about what it leaves out."""
+
+    def generate(self, *args, top_p=None, **kwargs):
+      self.sleep(0.010 if top_p is None else 0.020)
+      return super().generate(*args, **kwargs)
+
+  cut = methods.Method(model='verifier', truncation='top_p', alphas=(0.5, 0.9))
+  grid = [cut, methods.Method(model='verifier'), cut]
+  clock = scripted.Clock(monkeypatch)
+  for number, chosen in enumerate((grid[:2], grid[1:])):
+    points = methods.expand(chosen, gammas=(4,), temperatures=(1.0,))
+    folder = tmp_path / str(number)
+    _sweep(folder, Slowing(sleep=clock.sleep), points=points)
+    for config, _, summary in _runs(folder):
+      ratio = 2.0 if 'truncation' in config else 1.0
+      assert summary['relative_latency'] == pytest.approx(ratio)
+    (group,) = runs.load(folder).groups()
+    for run in group.runs:
+      assert group.verifier_of(run).label == 'Verifier'
+
+
 def _untimed(row):
   return {k: v for k, v in row.items() if k not in ('latency_ms', 'start')}
 
@@ -272,8 +323,15 @@ def test_a_plain_metric_has_replicates_on_request(tmp_path):
     assert json.loads(text)['quality'] == {'agreement': [100.0] * 30}
   for _, _, summary in _runs(tmp_path / 'again'):
     assert summary['quality_interval'] == {'agreement': [100.0, 100.0]}
-  with pytest.raises(results.ResultsError, match='replicates is 30 there'):
-    _sweep(tmp_path)
+
+
+def test_another_number_of_replicates_runs_nothing_again(tmp_path):
+  _sweep(tmp_path, replicates=30)
+  generator = scripted.Scripted()
+  _sweep(tmp_path, generator, replicates=20)
+  assert generator.calls == []
+  for text in _files(tmp_path, 'replicates.json').values():
+    assert len(json.loads(text)['relative_latency']) == 20
 
 
 class Changing(scripted.Scripted):

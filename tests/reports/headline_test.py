@@ -7,8 +7,10 @@ import json
 import pytest
 
 from speccascade_jax.reports import headline
+from speccascade_jax.reports import headline_tables
 from speccascade_jax.reports import intervals
 from speccascade_jax.reports import runs
+from speccascade_jax.reports import series
 from tests.reports import run_dir
 
 
@@ -80,8 +82,10 @@ def test_a_row_by_hand(tmp_path):
   assert opt.quality['relative_latency'].value == 25
   assert opt.gain['relative_latency'].value == 1
   assert opt.latency['relative_latency'].interval is None
-  assert headline.show(opt.latency['relative_latency']) == '0.60'
-  assert headline.show(lossless.latency['relative_latency']) == 'not reached'
+  assert headline_tables.show(opt.latency['relative_latency']) == '0.60'
+  assert (
+    headline_tables.show(lossless.latency['relative_latency']) == 'not reached'
+  )
 
 
 def test_best_quality_may_lie_between_the_points(tmp_path):
@@ -114,11 +118,11 @@ def test_every_replicate_answers_anew(tmp_path):
   assert latency.reached == 0.6
   assert latency.interval.low == pytest.approx(0.6 + 0.025 * 9 * 0.01)
   assert latency.interval.high == float('inf')
-  assert headline.show(latency) == '0.60 [0.60, -] 60%'
+  assert headline_tables.show(latency) == '0.60 [0.60, -] 60%'
   gain = opt.gain['relative_latency']
   assert gain.reached == 1
   assert gain.interval == intervals.Interval(-5.0, 1.0)
-  assert headline.show(gain, '+.2f') == '+1.00 [-5.00, 1.00]'
+  assert headline_tables.show(gain, '+.2f') == '+1.00 [-5.00, 1.00]'
   # There are none by the cost model.
   assert opt.latency['modelled_relative_latency'].reached is None
 
@@ -154,13 +158,13 @@ def test_no_verifier_is_no_headline(tmp_path):
     run_dir.build(tmp_path, temperatures=(0.0,), references=('drafter',))
   )
   assert headline.find(sweep) == []
-  assert headline.text([], 'bleu') == ''
+  assert headline_tables.text([], 'bleu') == ''
 
 
 def test_text_markdown_and_csv_say_the_same(tmp_path):
   sweep = _build(tmp_path, _FIGURES, replicates=[[f] * 5 for f in _FIGURES])
   rows = headline.find(sweep)
-  text = headline.text(rows, 'bleu')
+  text = headline_tables.text(rows, 'bleu')
   assert max(map(len, text.splitlines())) <= 80
   assert 'T = 0, wall clock' in text and 'T = 0, cost model' in text
   (line, _) = (x for x in text.splitlines() if '[OPT]  ' in x)
@@ -170,11 +174,79 @@ def test_text_markdown_and_csv_say_the_same(tmp_path):
   assert 'SpecDecode [lossless] ends those of SpecCascade [OPT]' in ' '.join(
     text.split()
   )
-  markdown = headline.markdown(rows, 'bleu')
+  markdown = headline_tables.markdown(rows, 'bleu')
   table = [x for x in markdown.splitlines() if x.startswith('|')]
   assert len(table) == 4 and {x.count('|') for x in table} == {9}
-  _, opt = csv.DictReader(io.StringIO(headline.csv(rows)))
+  _, opt = csv.DictReader(io.StringIO(headline_tables.csv(rows)))
   assert float(opt['latency']) == pytest.approx(0.6)
   assert float(opt['modelled_latency']) == pytest.approx(0.3)
   assert float(opt['gain_low']) == float(opt['gain_reached']) == 1
   assert opt['modelled_latency_low'] == '' and opt['points'] == '4'
+
+
+def _as(path, of, **config):
+  """Makes other methods of the runs of a rule."""
+  for file in path.glob('runs/*/config.json'):
+    if json.loads(file.read_text())['rule'] == of:
+      run_dir.edit(file, **config)
+  return runs.load(path)
+
+
+@pytest.mark.parametrize(
+  ('truncation', 'order'),
+  [
+    ('min_p', [0.8, 0.7, 0.5, 0.3]),
+    ('eta', [0.8, 0.7, 0.5, 0.3]),
+    ('top_p', [0.7, 0.5, 0.3, 0.8]),
+    ('top_k', [0.7, 0.5, 0.3, 0.8]),
+  ],
+)
+def test_a_truncation_ends_where_it_truncates_nothing(
+  tmp_path, truncation, order
+):
+  _build(tmp_path, _FIGURES)
+  cut = dict(rule='verifier_only', truncation=truncation, label='Cut')
+  sweep = _as(tmp_path, 'opt', **cut)
+  rows = {row.label: row for row in headline.find(sweep)}
+  assert rows['Cut'].ends == ('SpecDecode [lossless]',)
+  assert rows['Cut'].points == 4 and rows['SpecDecode [lossless]'].points == 1
+  (group,) = sweep.groups()
+  (curve,) = (c for c in series.of_group(group, sweep) if c.label == 'Cut')
+  measured, _ = headline._with_ends(curve.runs, group)
+  assert [run.relative_latency for run in measured] == order
+
+
+def test_only_the_same_way_of_decoding_ends_a_curve(tmp_path):
+  _build(tmp_path, _FIGURES, rules=('chow',))
+  assert headline.find(runs.load(tmp_path))[1].points == 4
+  cascade = dict(method='token_cascade', gamma=None, verification=None)
+  sweep = _as(tmp_path, 'chow', label='TokenCascade [Chow]', **cascade)
+  _, row = headline.find(sweep)
+  assert (row.points, row.ends) == (3, ())
+  said = 'catch-up calls of an example to be equally wide'
+  assert said in ' '.join(headline_tables.text([row], 'bleu').split())
+  lossless = headline.find(sweep)[:1]
+  assert 'catch-up' not in headline_tables.text(lossless, 'bleu')
+
+
+def test_a_truncated_verifier_is_a_row_and_not_the_reference(tmp_path):
+  _build(tmp_path, _FIGURES)
+  alone = dict(rule=None, model='verifier', gamma=None, verification=None)
+  sweep = _as(
+    tmp_path, 'opt', label='TopP', truncation='top_p',
+    method='autoregressive', **alone,
+  )  # fmt: skip
+  _, row = headline.find(sweep)
+  assert (row.reference, row.points, row.ends) == (24, 3, ())
+  assert row.latency['relative_latency'].value == pytest.approx(0.6)
+
+
+def test_csv_tells_methods_apart_by_their_settings(tmp_path):
+  _build(tmp_path, _FIGURES)
+  bild = dict(method='bild', rule=None, label='BiLD', verification=None)
+  sweep = _as(tmp_path, 'opt', options={'fallback': 0.4}, **bild)
+  rows = csv.DictReader(io.StringIO(headline_tables.csv(headline.find(sweep))))
+  lossless, row = rows
+  assert (row['method'], row['options']) == ('bild', 'fallback 0.4')
+  assert lossless['rule'] == 'verifier_only' and lossless['options'] == ''
+  assert row['eta'] == row['truncation'] == row['rule'] == ''

@@ -40,3 +40,5 @@ def test_equal_runs_differ_by_exactly_nothing():
 def test_trials_are_averaged_replicate_by_replicate():
   trials = [{'a': (1.0, 2.0), 'b': (1.0,)}, {'a': (3.0, 6.0)}]
   assert intervals.mean(trials) == {'a': (2.0, 4.0)}
+  # Trials of two starts that asked for different numbers of replicates.
+  assert intervals.mean([{'a': (1.0, 2.0)}, {'a': (3.0,)}]) == {}

@@ -80,7 +80,6 @@ def build(
     'num_examples': num_examples,
     'metrics': list(metrics),
     'primary_metric': metrics[0],
-    'replicates': replicates,
     'created': '2026-01-15T09:30:00+00:00',
     'versions': {'python': '3.11.2', 'jax': '0.10.2', 'sacrebleu': '2.5.1'},
     'commit': '4850eba0c0ffee00000000000000000000000000',

@@ -82,7 +82,7 @@ def test_a_sweep_without_a_finished_run_is_refused(tmp_path):
   )
   with pytest.raises(runs.RunDirError, match='no finished run') as info:
     runs.load(path)
-  assert 'of its 3 runs 99 examples' in str(info.value)
+  assert 'Of its 3 runs 99 examples' in str(info.value)
 
 
 def test_half_finished_runs_are_listed_and_left_out(tmp_path):

@@ -72,6 +72,14 @@ def test_unfinished_runs_are_named(tmp_path):
   said = 'SpecDecode [lossy], T 0, alpha 0.6, gamma 4 (33 of 100 examples done)'
   assert said in tables.text(sweep, 100)
   assert said.replace('[', '\\[').replace(']', '\\]') in tables.markdown(sweep)
+  assert 'Left out, unfinished: 1 of 18 runs.' in tables.text(sweep, 100)
+
+
+def test_many_unfinished_runs_are_counted(tmp_path):
+  build = run_dir.build(tmp_path, rules=('opt',), unfinished=(6, 7, 8, 9, 10))
+  said = ' '.join(tables.text(runs.load(build), 100).split())
+  assert 'Left out, unfinished: 5 of 12 runs.' in said
+  assert 'Unfinished: 5 runs at T 1 (165 of 500 examples done), of' in said
 
 
 def test_trials_get_a_column_only_if_there_are_several(tmp_path, sweep):
