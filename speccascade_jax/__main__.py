@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import difflib
 import importlib
+import os
 import pathlib
 import sys
 import traceback
+from typing import NoReturn
+import warnings
 
 COMMANDS = {
   'train': 'train a model, or distil a drafter from its verifier',
@@ -17,6 +21,7 @@ COMMANDS = {
   'generate': 'text from the command line or a file, traced if wanted',
 }
 
+_PACKAGE = str(pathlib.Path(__file__).parent)
 _USAGE = """usage: speccascade COMMAND [arguments]
 
 {commands}
@@ -49,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   quiet.set_environment()
   module = importlib.import_module(f'speccascade_jax.launch.{command}')
   try:
-    module.main(rest)
+    with _short_warnings():
+      module.main(rest)
   except (ValueError, OSError) as error:
     if not _is_for_the_user(error):
       raise
@@ -60,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1
   except KeyboardInterrupt:
     print(f'\nspeccascade {command}: interrupted', file=sys.stderr)
-    return 130
+    _leave(130)
   return 0
 
 
@@ -70,15 +76,42 @@ def _usage() -> str:
   return _USAGE.format(commands='\n'.join(lines))
 
 
+@contextlib.contextmanager
+def _short_warnings() -> Iterator[None]:
+  """This package's warnings without the line of code that they came from."""
+  with warnings.catch_warnings():
+    usual = warnings.showwarning
+
+    def show(message, category, filename, *position, **to):
+      if filename.startswith(_PACKAGE):
+        print(f'speccascade: warning: {message}', file=sys.stderr)
+      else:
+        usual(message, category, filename, *position, **to)
+
+    warnings.showwarning = show
+    yield
+
+
+def _leave(status: int) -> NoReturn:
+  """Ends the process at once.
+
+  Compiling goes on in XLA's own threads, and an interpreter that takes itself
+  down under them crashes. Nothing is lost: whatever is written can be resumed
+  after a SIGKILL.
+  """
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
+
+
 def _is_for_the_user(error: BaseException) -> bool:
   """Whether this package raised `error` itself, to say what is wrong.
 
   The same types from inside a library mean a bug, and keep their traceback.
   """
   frames = traceback.extract_tb(error.__traceback__)
-  own = str(pathlib.Path(__file__).parent)
   # gin re-raises what passes through it; the place of origin comes last.
-  return bool(frames) and frames[-1].filename.startswith(own)
+  return bool(frames) and frames[-1].filename.startswith(_PACKAGE)
 
 
 if __name__ == '__main__':

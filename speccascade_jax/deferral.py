@@ -29,7 +29,7 @@ import math
 from typing import Any
 
 import jax
-import jax.extend
+from jax.interpreters import partial_eval
 import jax.numpy as jnp
 import numpy as np
 
@@ -191,15 +191,19 @@ def apply(
 
 
 @functools.lru_cache(maxsize=64)  # It is asked at every call of a loop.
-def check_defers(rule: base.Rule) -> None:
+def check_defers(rule: base.Rule, vocab_size: int = 3) -> None:
   """Refuses a rule that does not say what it hands to the verifier.
 
   Such as `lossy`, or one that returns pi alone: a cascade has nothing to go by.
 
+  Args:
+    rule: tried on one pair of distributions.
+    vocab_size: V of these; a rule may hold arrays `[V]` of its own.
+
   Raises:
     ValueError: the rule's deferral is not a number.
   """
-  if not np.isfinite(_tried(rule, *_EXAMPLES).deferral).all():
+  if not np.isfinite(example_target(rule, vocab_size).deferral).all():
     raise ValueError(
       f'{_name(rule)} does not say how much it defers, and a cascade that '
       'calls the verifier where the rule defers needs that. Return a Target '
@@ -207,8 +211,16 @@ def check_defers(rule: base.Rule) -> None:
     )
 
 
-# Distributions of a drafter and a verifier to try a rule on.
-_EXAMPLES = ((0.7, 0.2, 0.1), (0.2, 0.5, 0.3))
+def _examples(vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
+  """Distributions `[V]` of a drafter and a verifier to try a rule on."""
+  q = np.arange(1.0, vocab_size + 1)
+  return q / q.sum(), q[::-1] / q.sum()
+
+
+@functools.lru_cache(maxsize=64)  # As above.
+def example_target(rule: base.Rule, vocab_size: int = 3) -> base.Target:
+  """What a rule makes of one pair of distributions `[1, V]`, in NumPy."""
+  return _tried(rule, *_examples(vocab_size))
 
 
 def _tried(rule: base.Rule, q: Any, p: Any) -> base.Target:
@@ -220,31 +232,36 @@ def _tried(rule: base.Rule, q: Any, p: Any) -> base.Target:
 
 
 @functools.lru_cache(maxsize=64)  # As above.
-def check_drafter_decides(rule: base.Rule) -> None:
+def check_drafter_decides(rule: base.Rule, vocab_size: int = 3) -> None:
   """Refuses a rule that needs the verifier to know whether to defer.
 
   The deferral may read neither p nor p_conf, and pi may mix p in, with the
   deferral for its weight, but not read p_conf. `chow` and `chow_log` are such
   rules, and so is `ensemble`.
 
+  Args:
+    rule: traced, and tried on one pair of distributions.
+    vocab_size: as in `check_defers`.
+
   Raises:
     ValueError: otherwise, with the name of what is read.
   """
-  some = jax.ShapeDtypeStruct((1, 3), jnp.float32)
+  some = jax.ShapeDtypeStruct((1, vocab_size), jnp.float32)
   alpha = jax.ShapeDtypeStruct((), jnp.float32)
   jaxpr = jax.make_jaxpr(functools.partial(apply, rule))(
     *[some] * 4, alpha
   ).jaxpr
-  pi, deferral, *_ = jaxpr.outvars
-  _, p, _, p_conf, _ = jaxpr.invars
+  outputs, arguments = ('pi', 'deferral'), ('q', 'p', 'q_conf', 'p_conf')
   reads = [
-    what
-    for what, output, variable in (
-      ('p', deferral, p),
-      ('p_conf', deferral, p_conf),
-      ('p_conf', pi, p_conf),
+    argument
+    for output, forbidden in (
+      ('deferral', ('p', 'p_conf')),
+      ('pi', ('p_conf',)),
     )
-    if variable in _dependencies(jaxpr, output)
+    for argument, used in zip(
+      arguments, _used(jaxpr, outputs.index(output)), strict=False
+    )
+    if used and argument in forbidden
   ]
   if reads:
     raise ValueError(
@@ -252,8 +269,8 @@ def check_drafter_decides(rule: base.Rule) -> None:
       f'{_name(rule)} reads {reads[0]} to decide. Use a rule on q alone, such '
       'as chow or chow_log, or the oracle cascade.'
     )
-  check_defers(rule)
-  q, p = np.array(_EXAMPLES)
+  check_defers(rule, vocab_size)
+  q, p = _examples(vocab_size)
   whole, without = _tried(rule, q, p), _tried(rule, q, 0.0 * p)
   if not np.allclose(whole.pi, without.pi + whole.deferral * p, atol=1e-5):
     raise ValueError(
@@ -262,15 +279,14 @@ def check_drafter_decides(rule: base.Rule) -> None:
     )
 
 
-def _dependencies(jaxpr: Any, output: Any) -> set:
-  """The variables of a jaxpr that one of its outputs is computed from."""
-  needed = {output} if isinstance(output, jax.extend.core.Var) else set()
-  for equation in reversed(jaxpr.eqns):
-    if needed.intersection(equation.outvars):
-      needed.update(
-        v for v in equation.invars if isinstance(v, jax.extend.core.Var)
-      )
-  return needed
+def _used(jaxpr: Any, output: int) -> list[bool]:
+  """Which arguments of a jaxpr one of its outputs is computed from.
+
+  Dead code elimination knows, inside nested jits and loops as well.
+  """
+  wanted = [i == output for i in range(len(jaxpr.outvars))]
+  _, used = partial_eval.dce_jaxpr(jaxpr, wanted)
+  return used
 
 
 def as_target(out: Any, q: base.Array, name: str = 'the rule') -> base.Target:

@@ -14,6 +14,7 @@ from typing import Any
 from speccascade_jax import base
 from speccascade_jax import deferral
 from speccascade_jax import verification as verification_lib
+from speccascade_jax.decoding import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,12 @@ LOOPS: dict[str, Loop] = {
 }
 
 
+_CHECKS = {
+  'quantile': checks.check_quantile,
+  'fallback': checks.check_fallback,
+}
+
+
 def check(
   method: str,
   rule: base.Rule | None,
@@ -62,8 +69,10 @@ def check(
     verification: `verify_tokens` where there is no choice.
     options: those that are given.
 
+  A rule of the user's own is tried by the loop itself, which knows V.
+
   Raises:
-    ValueError: if the four do not go together.
+    ValueError: if the four do not go together, or an option is out of range.
   """
   if method not in LOOPS:
     raise ValueError(f'method is {method!r}; it must be {_either(LOOPS)}.')
@@ -88,9 +97,15 @@ def check(
         f'{method} takes no {name}'
         + (f'; it is an option of {_either(owners)}.' if owners else '.')
       )
-  if method == 'token_cascade' and rule is not None:
-    deferral.check_drafter_decides(rule)
-  return {**loop.options, **options}
+  if rule in deferral.RULES:
+    if method == 'token_cascade':
+      deferral.check_drafter_decides(rule)
+    elif method == 'oracle_cascade':
+      deferral.check_defers(rule)
+    if verification is verification_lib.verify_block:
+      verification_lib.check_law_alone(deferral.example_target(rule))
+  given = {name: _CHECKS[name](value) for name, value in options.items()}
+  return {**loop.options, **given}
 
 
 def _either(names) -> str:

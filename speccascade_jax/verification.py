@@ -163,16 +163,7 @@ def verify_block(
       is exact for the law pi and for nothing else.
   """
   _check(drafted, q, target, u_accept, u_next)
-  wider = [
-    name
-    for name in ('accept', 'residual', 'bonus')
-    if getattr(target, name) is not None
-  ]
-  if wider:
-    raise ValueError(
-      'verify_block emits the law pi at every position, but the rule '
-      f'prescribes {" and ".join(wider)} as well. Use verify_tokens.'
-    )
+  check_law_alone(target)
   gamma = drafted.shape[1]
   w = _prefix_weights(
     distributions.ratio(_at(target.pi, drafted), _at(q, drafted))
@@ -194,6 +185,24 @@ def verify_block(
     _column(q, accepted),
   )
   return _verdict(drafted, target, accepted, rest, target.pi[:, gamma], u_next)
+
+
+def check_law_alone(target: base.Target) -> None:
+  """Refuses, for `verify_block`, a target that prescribes more than its law.
+
+  Raises:
+    ValueError: naming what it prescribes.
+  """
+  wider = [
+    name
+    for name in ('accept', 'residual', 'bonus')
+    if getattr(target, name) is not None
+  ]
+  if wider:
+    raise ValueError(
+      'verify_block emits the law pi at every position, but the rule '
+      f'prescribes {" and ".join(wider)} as well. Use verify_tokens.'
+    )
 
 
 def _prefix_weights(ratios: base.Array) -> base.Array:

@@ -160,7 +160,7 @@ def generate(
   max_length: int = 13,
   **changes,
 ) -> pairs.Output:
-  """What the pair writes; the same call is made once."""
+  """What the pair writes, traced; the same call is made once."""
   return pair().generate(
     [TEXTS[row] for row in rows],
     **{
@@ -169,6 +169,7 @@ def generate(
       'max_length': max_length,
       'input_length': 4,
       'row_ids': list(rows),
+      'trace': True,
       **entry.settings(verify),
       **changes,
     },

@@ -17,8 +17,12 @@ from speccascade_jax.launch import gin_setup
 from tests import conformance
 
 _ROOT = pathlib.Path(__file__).parents[1]
+# By scope the tests of one case follow each other, on the same programs.
 every_case = pytest.mark.parametrize(
-  ('entry', 'verify'), conformance.CASES, ids=conformance.case_name
+  ('entry', 'verify'),
+  conformance.CASES,
+  ids=conformance.case_name,
+  scope='module',
 )
 every_entry = pytest.mark.parametrize(
   'entry', conformance.CONFORMANCE, ids=conformance.case_name
@@ -124,13 +128,11 @@ def test_without_a_drafter_end_whole_blocks_are_kept_at_most(entry):
 
 @every_case
 def test_a_row_alone_is_that_row_in_a_ragged_batch(entry, verify):
-  batch = conformance.generate(entry, verify, temperature=1.0, trace=True)
+  batch = conformance.generate(entry, verify, temperature=1.0)
   assert len(set(batch.lengths.tolist())) > 1
   # While the one goes on the other is finished.
   for row in (int(batch.lengths.argmin()), int(batch.lengths.argmax())):
-    alone = conformance.generate(
-      entry, verify, rows=(row,), temperature=1.0, trace=True
-    )
+    alone = conformance.generate(entry, verify, rows=(row,), temperature=1.0)
     for name in ('tokens', 'lengths', 'provenance'):
       np.testing.assert_array_equal(
         getattr(alone, name)[0], getattr(batch, name)[row], name
@@ -147,7 +149,7 @@ def test_a_row_alone_is_that_row_in_a_ragged_batch(entry, verify):
 
 @every_case
 def test_the_books_add_up(entry, verify):
-  out = conformance.generate(entry, verify, temperature=1.0, trace=True)
+  out = conformance.generate(entry, verify, temperature=1.0)
   stats = out.stats
   by = {code: (out.provenance == code).sum(axis=1) for code in base.Provenance}
   np.testing.assert_array_equal(stats['accepted'], by[base.Provenance.DRAFTER])
@@ -172,18 +174,19 @@ def test_the_books_add_up(entry, verify):
   assert (stats['verifier_calls'] * 1 >= (verified > 0)).all()
 
 
-@every_case
-def test_the_limit_cuts_a_greedy_text(entry, verify):
+@every_entry
+def test_the_limit_cuts_a_greedy_text(entry):
   if entry.rule == deferral.ensemble or entry.method == 'sequence_cascade':
     pytest.skip('A coin is tossed, or the whole text decides.')
-  long = conformance.generate(entry, verify)
-  short = conformance.generate(entry, verify, max_length=5)
+  long = conformance.generate(entry)
+  short = conformance.generate(entry, max_length=5)
   np.testing.assert_array_equal(short.tokens, long.tokens[:, :5])
 
 
 @every_case
 def test_a_sweep_over_alpha_compiles_once(entry, verify):
-  conformance.generate(entry, verify, temperature=1.0, trace=True)
+  first = dataclasses.replace(entry, alpha=0.25)  # No stored result's.
+  conformance.generate(first, verify, temperature=1.1)
   compiled = []
 
   def listen(event, seconds, **_):
@@ -194,7 +197,7 @@ def test_a_sweep_over_alpha_compiles_once(entry, verify):
   try:
     for alpha in (0.15, 0.35, 0.95):
       other = dataclasses.replace(entry, alpha=alpha)
-      conformance.generate(other, verify, temperature=0.9, trace=True)
+      conformance.generate(other, verify, temperature=0.9)
   finally:
     jax.monitoring.unregister_event_duration_listener(listen)
   assert not compiled
@@ -205,7 +208,7 @@ def test_alpha_is_between_the_models(entry):
   """Otherwise the tests above would show little."""
   if entry.alpha == 0.0:
     return
-  stats = conformance.generate(entry, temperature=1.0, trace=True).stats
+  stats = conformance.generate(entry, temperature=1.0).stats
   # The lossy rules define no deferral; what they replace shows as much.
   lossy = entry.rule in (deferral.lossy, deferral.lossy_exact)
   assert stats['resampled' if lossy else 'deferred'].sum() > 0

@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+import jax
 import numpy as np
 import pytest
 
@@ -50,3 +51,12 @@ def test_the_five_lines_translate(capsys):
   exec(_block('temperature=0.0'), {})
   *_, efficiency = capsys.readouterr().out.split()
   assert 1.0 <= float(efficiency) <= 5.0
+
+
+def test_the_checkpoint_of_ones_own_is_read_again(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  names = {}
+  exec(_block('native.save'), names)
+  config, params = names['native'].load('my_verifier')
+  assert config == names['config']
+  assert jax.tree.structure(params) == jax.tree.structure(names['params'])

@@ -57,28 +57,34 @@ def check_alpha(alpha: float | base.Array) -> base.Array:
   return jnp.asarray(alpha, jnp.float32)
 
 
-def check_fallback(
-  fallback: float | base.Array | None, verify: base.Verify
-) -> base.Array | None:
-  """A float32 scalar, or None; blocks of any length are judged by tokens."""
-  if fallback is None or isinstance(fallback, jax.core.Tracer):
+def check_fallback(fallback: float | base.Array) -> float | base.Array:
+  """A confidence; none at all is 0, below which nothing is."""
+  _check_scalar('fallback', fallback)
+  if isinstance(fallback, jax.core.Tracer):
     return fallback
-  if jnp.ndim(fallback) != 0 or math.isnan(float(fallback)):
+  if math.isnan(float(fallback)):
     raise ValueError(f'fallback must be a number, got {fallback!r}.')
+  return float(fallback)
+
+
+def check_judges_short_blocks(verify: base.Verify) -> None:
+  """With a fallback every row of a batch ends its block where it likes."""
   if verify is not verification.verify_tokens:
     raise ValueError(
       'With a fallback the rows of a batch draft blocks of different lengths, '
       'which verify_tokens alone can judge; got '
       f'{getattr(verify, "__name__", verify)!r}.'
     )
-  return jnp.float32(fallback)
 
 
 def check_quantile(quantile: float | None) -> float | None:
   """None, or a fraction."""
-  if quantile is not None and not 0.0 <= quantile <= 1.0:
+  if quantile is None:
+    return None
+  _check_scalar('quantile', quantile)
+  if not 0.0 <= float(quantile) <= 1.0:
     raise ValueError(f'quantile must be in [0, 1] or None, got {quantile!r}.')
-  return quantile
+  return float(quantile)
 
 
 def check_temperature(

@@ -79,6 +79,9 @@ def decode(
   """
   inputs = checks.check_inputs(inputs, keys)
   checks.check_pair(drafter, verifier)
+  if fallback is not None:
+    fallback = jnp.asarray(checks.check_fallback(fallback), jnp.float32)
+    checks.check_judges_short_blocks(verify)
   return _decode(
     drafter,
     verifier,
@@ -88,7 +91,7 @@ def decode(
     keys,
     checks.check_alpha(alpha),
     checks.check_temperature(temperature, scaling),
-    checks.check_fallback(fallback, verify),
+    fallback,
     rule=static.function(rule),
     gamma=static.positive_integer('gamma', gamma),
     max_length=static.positive_integer('max_length', max_length),

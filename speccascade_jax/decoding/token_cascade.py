@@ -80,9 +80,9 @@ def decode(
   inputs = checks.check_inputs(inputs, keys)
   checks.check_pair(drafter, verifier)
   if oracle:
-    deferral.check_defers(rule)
+    deferral.check_defers(rule, drafter.vocab_size)
   else:
-    deferral.check_drafter_decides(rule)
+    deferral.check_drafter_decides(rule, drafter.vocab_size)
   return _decode(
     drafter,
     verifier,

@@ -8,11 +8,14 @@ import functools
 import hashlib
 import itertools
 import json
+import math
+import operator
 from typing import Any
 
 import jax
 
 from speccascade_jax import base
+from speccascade_jax import distributions
 from speccascade_jax import loops
 from speccascade_jax import verification as verification_lib
 
@@ -116,6 +119,8 @@ class Method:
 
   def _check_alphas(self):
     rule = self.rule and name_of(self.rule)
+    if any(map(math.isnan, self.alphas)):
+      raise ValueError(f'alphas are {self.alphas}; each must be a number.')
     if self.truncation is not None:
       if self.truncation not in TRUNCATIONS:
         raise ValueError(
@@ -176,15 +181,22 @@ class RunPoint:
       if value is not None:
         # 0 and 0.0 are the same setting and must have the same key.
         object.__setattr__(self, name, float(value))
-    if self.temperature < 0:
-      raise ValueError(f'temperature is {self.temperature}; 0 is the least.')
+    for name in ('gamma', 'top_k', 'trial', 'seed'):
+      value = getattr(self, name)
+      if value is not None:
+        # NumPy's integers have no JSON.
+        object.__setattr__(self, name, operator.index(value))
+    if not 0 <= self.temperature < math.inf:
+      raise ValueError(
+        f'temperature is {self.temperature}; it must be 0 or more, and finite.'
+      )
     blocks = self.model == 'pair' and loops.LOOPS[self.method].drafts_blocks
     if blocks and (self.gamma is None or self.gamma < 1):
       raise ValueError(f'gamma is {self.gamma}; {self.label} needs 1 or more.')
     if self.truncation == 'top_k' and self.alpha != int(self.alpha or 0):
       raise ValueError(f'top_k is {self.alpha}; it must be a whole number.')
     for truncations in (self._truncations(), self.truncations()):
-      _check_truncations(**truncations)
+      distributions.Scaling(**truncations)  # Refuses what means nothing.
 
   def _truncations(self) -> dict[str, Any]:
     return {name: getattr(self, name) for name in TRUNCATIONS}
@@ -285,17 +297,6 @@ class RunPoint:
       self.trial,
       self.seed,
     )
-
-
-def _check_truncations(*, top_k, top_p, min_p, eta) -> None:
-  if top_k is not None and top_k < 1:
-    raise ValueError(f'top_k is {top_k}; it must be at least 1.')
-  if top_p is not None and not 0 < top_p <= 1:
-    raise ValueError(f'top_p is {top_p}; it must be in (0, 1].')
-  if min_p is not None and not 0 <= min_p <= 1:
-    raise ValueError(f'min_p is {min_p}; it must be in [0, 1].')
-  if eta is not None and not 0 < eta <= 1:
-    raise ValueError(f'eta is {eta}; it must be in (0, 1].')
 
 
 def _label(method: Method) -> str:

@@ -96,5 +96,5 @@ def main(argv: Sequence[str]) -> None:
   parser = argparse.ArgumentParser(
     'speccascade evaluate', description='Score a model or method on a task.'
   )
-  _, flags = gin_setup.parse_args(parser, argv)
+  _, flags = gin_setup.parse_args(parser, argv, evaluate)
   gin_setup.run(evaluate, flags)

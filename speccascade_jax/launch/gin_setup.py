@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
+import inspect
 import pathlib
 import re
 import sys
@@ -40,13 +41,16 @@ class Flags:
 
 
 def parse_args(
-  parser: argparse.ArgumentParser, argv: Sequence[str]
+  parser: argparse.ArgumentParser,
+  argv: Sequence[str],
+  function: Callable[..., Any] | None = None,
 ) -> tuple[argparse.Namespace, Flags]:
   """Parses a command's own arguments and gin's.
 
   Args:
     parser: of the command's own arguments; gin's are added to its help.
     argv: the arguments behind the name of the command.
+    function: what the command runs; the help lists its parameters.
 
   Returns:
     The command's arguments, and `Flags` with what was said in `--gin_file=F`
@@ -74,6 +78,16 @@ def parse_args(
     metavar='VALUE',
     help='overrides one value, such as --gin.SEED=1 or --gin.TASK=\'"name"\'',
   )
+  if function is not None:
+    names = ', '.join(
+      f'{function.__name__}.{name}'
+      for name in inspect.signature(function).parameters
+    )
+    parser.epilog = (
+      'Files to start from are in configs/, fragments for them in gin/. '
+      f'Names: {names}; what the files define in capitals, such as RUN_DIR; '
+      'and parameters of whatever else they build.'
+    )
   bindings, rest = [], []
   remaining = iter(argv)
   for argument in remaining:

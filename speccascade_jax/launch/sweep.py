@@ -77,7 +77,9 @@ def sweep(
 def main(argv: Sequence[str]) -> None:
   """The command; `argv` are the arguments behind its name."""
   parser = argparse.ArgumentParser(
-    'speccascade sweep', description='Time and score methods on a task.'
+    'speccascade sweep',
+    description='Time and score methods on a task. Started again with the same '
+    'run directory, it goes on where it was stopped.',
   )
-  _, flags = gin_setup.parse_args(parser, argv)
+  _, flags = gin_setup.parse_args(parser, argv, sweep)
   gin_setup.run(sweep, flags)

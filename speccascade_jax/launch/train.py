@@ -109,6 +109,6 @@ def main(argv: Sequence[str]) -> None:
   parser = argparse.ArgumentParser(
     'speccascade train', description='Train a model, or distil a drafter.'
   )
-  _, flags = gin_setup.parse_args(parser, argv)
+  _, flags = gin_setup.parse_args(parser, argv, train)
   register()
   gin_setup.run(train, flags)

@@ -226,6 +226,31 @@ def test_a_rule_that_does_not_say_what_it_defers_is_refused():
     deferral.check_drafter_decides(squared)
   for rule in (deferral.chow, deferral.chow_log, deferral.ensemble):
     deferral.check_drafter_decides(rule)
+    deferral.check_drafter_decides(jax.jit(rule))
+  with pytest.raises(ValueError, match='p_conf to decide'):
+    deferral.check_drafter_decides(jax.jit(deferral.diff))
+
+
+def test_a_rule_may_hold_arrays_of_the_vocabulary():
+  favoured = jnp.where(jnp.arange(V) == 3, 0.5, 0.0)
+
+  def biased_chow(q, p, q_conf, p_conf, alpha):
+    defer = (q_conf + favoured).max(-1) < 1 - alpha
+    return deferral.mix(q, p, defer)
+
+  model = tabular.step_model(V)
+  out = token_cascade.decode(
+    model,
+    model,
+    *tables(1),
+    INPUTS,
+    KEYS,
+    0.4,
+    rule=biased_chow,
+    max_length=4,
+    scaling=distributions.Scaling(greedy=True),
+  )
+  assert (np.asarray(out.lengths) > 0).all()
 
 
 def test_a_rule_is_tried_once_and_not_at_every_call():

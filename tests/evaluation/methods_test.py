@@ -183,6 +183,27 @@ def test_labels_are_the_paper_s(rule, verify, label):
       {'rule': deferral.opt, 'truncation': 'top_p', 'alphas': (1,)},
       'strengths',
     ),
+    (
+      {
+        'rule': deferral.lossy,
+        'alphas': (0.5,),
+        'verification': verification.verify_block,
+      },
+      'verify_block emits the law pi',
+    ),
+    (
+      {
+        'method': 'sequence_cascade',
+        'alphas': (1,),
+        'options': {'quantile': 2},
+      },
+      'quantile must be in',
+    ),
+    (
+      {'method': 'bild', 'alphas': (1,), 'options': {'fallback': None}},
+      'fallback must be a number, got None',
+    ),
+    ({'rule': deferral.opt, 'alphas': (float('nan'),)}, 'nan'),
     # Its own alpha would be 0, unseen.
     ({'method': 'bild', 'truncation': 'top_p', 'alphas': (1,)}, 'strengths'),
   ],
@@ -198,11 +219,11 @@ def test_a_contradictory_method_is_refused_by_name(settings, named):
     ({'temperature': -1.0}, '-1.0'),
     ({'gamma': 0}, 'gamma is 0'),
     ({'gamma': None}, 'gamma is None'),
-    ({'top_k': 0}, 'top_k is 0'),
-    ({'top_p': 1.5}, 'top_p is 1.5'),
-    ({'min_p': -0.1}, 'min_p is -0.1'),
-    ({'eta': 0}, 'eta is 0.0'),
-    ({'truncation': 'top_p', 'alpha': 1.5}, 'top_p is 1.5'),
+    ({'top_k': 0}, 'top_k .* 0'),
+    ({'top_p': 1.5}, 'top_p .* 1.5'),
+    ({'min_p': 0.0}, 'min_p .* 0.0'),
+    ({'eta': 0}, 'eta .* 0.0'),
+    ({'truncation': 'top_p', 'alpha': 1.5}, 'top_p .* 1.5'),
     ({'truncation': 'top_k', 'alpha': 2.5}, 'top_k is 2.5'),
   ],
 )

@@ -41,3 +41,22 @@ def test_loading_a_task_says_nothing():
   )
   assert done.stdout == '2\n'
   assert done.stderr == ''
+
+
+def test_an_interrupted_command_leaves_at_once():
+  """Taking Python down beneath threads that compile would crash."""
+  code = (
+    'import atexit, sys\n'
+    'from speccascade_jax import __main__ as commands\n'
+    'from speccascade_jax.launch import report\n'
+    'def interrupt(argv):\n'
+    '  raise KeyboardInterrupt\n'
+    'report.main = interrupt\n'
+    "atexit.register(print, 'taken down')\n"
+    "sys.exit(commands.main(['report']))\n"
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=False
+  )
+  assert (done.returncode, done.stdout) == (130, '')
+  assert done.stderr == '\nspeccascade report: interrupted\n'
