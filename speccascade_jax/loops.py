@@ -13,8 +13,8 @@ from typing import Any
 
 from speccascade_jax import base
 from speccascade_jax import deferral
+from speccascade_jax import scalars
 from speccascade_jax import verification as verification_lib
-from speccascade_jax.decoding import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +50,8 @@ LOOPS: dict[str, Loop] = {
 
 
 _CHECKS = {
-  'quantile': checks.check_quantile,
-  'fallback': checks.check_fallback,
+  'quantile': scalars.check_quantile,
+  'fallback': scalars.check_fallback,
 }
 
 

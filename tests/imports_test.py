@@ -12,7 +12,7 @@ import speccascade_jax
 _PACKAGE = pathlib.Path(speccascade_jax.__file__).parent
 
 _CORE = {
-  *('base', 'static', 'distributions', 'acceptance', 'deferral'),
+  *('base', 'static', 'scalars', 'distributions', 'acceptance', 'deferral'),
   'verification',
 }
 _MODELS = {'models', 'models.protocol', 'checkpoints', 'vocabulary', 'zoo'}
@@ -23,11 +23,12 @@ _API = _CORE | _MODELS | {'decoding', 'loops', 'pair'}
 _MAY_IMPORT = {
   'base': set(),
   'static': set(),
+  'scalars': {'base'},
   'distributions': {'base', 'static'},
   'acceptance': {'base', 'distributions'},
   'deferral': {'base', 'distributions', 'acceptance'},
   'verification': {'base', 'distributions', 'deferral'},
-  'loops': {'base', 'deferral', 'verification'},
+  'loops': {'base', 'scalars', 'deferral', 'verification'},
   'models.protocol': {'base'},
   'models': {'base', 'distributions', 'models.protocol'},
   'decoding': _CORE | {'models.protocol'},
@@ -36,8 +37,11 @@ _MAY_IMPORT = {
   'checkpoints': {'base', 'models', 'models.protocol'},
   'pair': _API,
   '__init__': _API,
-  # Texts and counters, and what a method is called; never a logit or a model.
-  'evaluation': {'base', 'deferral', 'loops', 'verification'},
+  # Texts and counters, and what a method and its truncation are called; never
+  # a logit or a model.
+  'evaluation': {
+    *('base', 'distributions', 'deferral', 'loops', 'verification'),
+  },
   # Result files alone.
   'reports': set(),
   'data': {'vocabulary'},
@@ -113,7 +117,7 @@ def test_imports_go_one_way(path):
     ('verification', 'import gin'),
     ('decoding', 'from speccascade_jax.models.t5 import network'),
     ('decoding', 'def f():\n  from speccascade_jax.models import tabular'),
-    ('evaluation', 'from speccascade_jax import distributions'),
+    ('evaluation', 'from speccascade_jax.decoding import state'),
     ('reports', 'from speccascade_jax import pair'),
     ('models', 'import tensorflow as tf'),
   ],

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from speccascade_jax import base
 from speccascade_jax import distributions
+from speccascade_jax import scalars
 from speccascade_jax import verification
 from speccascade_jax.models import protocol
 
@@ -49,24 +48,6 @@ def check_pair(
       )
 
 
-def check_alpha(alpha: float | base.Array) -> base.Array:
-  """A float32 scalar; infinities are ends of some rules' ranges, NaN is not."""
-  _check_scalar('alpha', alpha)
-  if not isinstance(alpha, jax.core.Tracer) and math.isnan(float(alpha)):
-    raise ValueError(f'alpha must be a number, got {alpha!r}.')
-  return jnp.asarray(alpha, jnp.float32)
-
-
-def check_fallback(fallback: float | base.Array) -> float | base.Array:
-  """A confidence; none at all is 0, below which nothing is."""
-  _check_scalar('fallback', fallback)
-  if isinstance(fallback, jax.core.Tracer):
-    return fallback
-  if math.isnan(float(fallback)):
-    raise ValueError(f'fallback must be a number, got {fallback!r}.')
-  return float(fallback)
-
-
 def check_judges_short_blocks(verify: base.Verify) -> None:
   """With a fallback every row of a batch ends its block where it likes."""
   if verify is not verification.verify_tokens:
@@ -77,21 +58,11 @@ def check_judges_short_blocks(verify: base.Verify) -> None:
     )
 
 
-def check_quantile(quantile: float | None) -> float | None:
-  """None, or a fraction."""
-  if quantile is None:
-    return None
-  _check_scalar('quantile', quantile)
-  if not 0.0 <= float(quantile) <= 1.0:
-    raise ValueError(f'quantile must be in [0, 1] or None, got {quantile!r}.')
-  return float(quantile)
-
-
 def check_temperature(
   temperature: float | base.Array, scaling: distributions.Scaling
 ) -> base.Array:
   """A positive float32 scalar, unless decoding is greedy."""
-  _check_scalar('temperature', temperature)
+  scalars.check_scalar('temperature', temperature)
   if scaling.greedy:
     return jnp.float32(1.0)
   if isinstance(temperature, jax.core.Tracer):
@@ -102,16 +73,3 @@ def check_temperature(
       'T = 0 use Scaling(greedy=True).'
     )
   return jnp.float32(temperature)
-
-
-def _check_scalar(name: str, value: Any) -> None:
-  """A floating or integer number without dimensions, traced or not."""
-  array = value if isinstance(value, jax.Array) else np.asarray(value)
-  numeric = any(
-    jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer)
-  )
-  if array.ndim or not numeric:
-    raise ValueError(
-      f'{name} must be a number, got {value!r}: one scalar of a floating or '
-      'integer type.'
-    )

@@ -17,6 +17,7 @@ import numpy as np
 
 from speccascade_jax import base
 from speccascade_jax import distributions
+from speccascade_jax import scalars
 from speccascade_jax import static
 from speccascade_jax.decoding import autoregressive
 from speccascade_jax.decoding import checks
@@ -76,10 +77,10 @@ def decode(
     verifier_params,
     inputs,
     keys,
-    checks.check_alpha(alpha),
+    scalars.check_alpha(alpha),
     checks.check_temperature(temperature, scaling),
     max_length=static.positive_integer('max_length', max_length),
-    quantile=checks.check_quantile(quantile),
+    quantile=scalars.check_quantile(quantile),
     scaling=scaling,
     trace=trace,
   )

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from speccascade_jax import base
 from speccascade_jax import deferral
 from speccascade_jax import distributions
+from speccascade_jax import scalars
 from speccascade_jax import static
 from speccascade_jax import verification
 from speccascade_jax.decoding import checks
@@ -80,7 +81,7 @@ def decode(
   inputs = checks.check_inputs(inputs, keys)
   checks.check_pair(drafter, verifier)
   if fallback is not None:
-    fallback = jnp.asarray(checks.check_fallback(fallback), jnp.float32)
+    fallback = jnp.asarray(scalars.check_fallback(fallback), jnp.float32)
     checks.check_judges_short_blocks(verify)
   return _decode(
     drafter,
@@ -89,7 +90,7 @@ def decode(
     verifier_params,
     inputs,
     keys,
-    checks.check_alpha(alpha),
+    scalars.check_alpha(alpha),
     checks.check_temperature(temperature, scaling),
     fallback,
     rule=static.function(rule),

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from speccascade_jax import base
 from speccascade_jax import deferral
 from speccascade_jax import distributions
+from speccascade_jax import scalars
 from speccascade_jax import static
 from speccascade_jax.decoding import checks
 from speccascade_jax.decoding import sampling
@@ -90,7 +91,7 @@ def decode(
     verifier_params,
     inputs,
     keys,
-    checks.check_alpha(alpha),
+    scalars.check_alpha(alpha),
     checks.check_temperature(temperature, scaling),
     rule=static.function(rule),
     max_length=static.positive_integer('max_length', max_length),
