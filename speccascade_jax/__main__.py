@@ -17,6 +17,7 @@ COMMANDS = {
   'train': 'train a model, or distil a drafter from its verifier',
   'evaluate': 'score one model or method on a task, in batches',
   'sweep': 'quality and latency of methods over alpha, gamma and temperature',
+  'tune': 'the best method and settings under a constraint, as gin files',
   'report': 'tables, figures and an HTML page from the folder of a sweep',
   'generate': 'text from the command line or a file, traced if wanted',
 }

@@ -168,4 +168,9 @@ def _check_model(arguments):
   _check_task(arguments['task'], 'train')
 
 
-_CHECKS = {'train': _check_model, 'sweep': _check_grid, 'evaluate': _check_grid}
+_CHECKS = {
+  'train': _check_model,
+  'sweep': _check_grid,
+  'evaluate': _check_grid,
+  'tune': _check_grid,
+}

@@ -4,6 +4,7 @@ import pytest
 
 from speccascade_jax.evaluation import methods
 from speccascade_jax.evaluation import results
+from speccascade_jax.evaluation import running
 from speccascade_jax.evaluation import summaries
 from speccascade_jax.evaluation import sweep
 from speccascade_jax.reports import page
@@ -40,8 +41,8 @@ def _runs(run_dir):
 
 
 def test_rotated():
-  assert list(sweep.rotated('abc', 4)) == ['b', 'c', 'a']
-  assert list(sweep.rotated([], 1)) == []
+  assert list(running.rotated('abc', 4)) == ['b', 'c', 'a']
+  assert list(running.rotated([], 1)) == []
 
 
 def test_every_point_has_every_example_once(tmp_path):

@@ -1,0 +1,149 @@
+"""`speccascade tune`, from the command line to files that can be used."""
+
+import functools
+import json
+
+import pytest
+
+from speccascade_jax import __main__ as commands
+from speccascade_jax import deferral
+from speccascade_jax import verification
+from speccascade_jax.evaluation import methods
+from speccascade_jax.launch import chosen
+from speccascade_jax.launch import evaluate
+from speccascade_jax.launch import generate
+from speccascade_jax.launch import gin_setup
+from tests.evaluation import tiny_pair
+
+_TUNE = """
+include 'gin/runs/tune.gin'
+include 'gin/methods/verifier.gin'
+include 'gin/methods/lossless.gin'
+include 'gin/methods/opt.gin'
+RUN_DIR = '{run_dir}'
+TASK = 'debian_en_de'
+PAIR = {pair}
+QUALITY = 0.9
+tune.methods = [@verifier/Method(), @lossless/Method(), @opt/Method()]
+tune.gammas = (2,)
+tune.temperature = 0.0
+tune.rungs = (2, 4)
+tune.num_held_out = 3
+tune.max_length = 6
+tune.primary_metric = 'chrf'
+opt/Method.alphas = (-5.0,)
+"""
+
+
+@pytest.fixture(scope='module')
+def pair(tmp_path_factory):
+  return tiny_pair.save(tmp_path_factory.mktemp('pair'))
+
+
+def _file(tmp_path, pair):
+  path = tmp_path / 'tune.gin'
+  path.write_text(_TUNE.format(run_dir=tmp_path / 'run', pair=pair))
+  return f'--gin_file={path}'
+
+
+def test_what_is_chosen_can_be_used_as_it_is(tmp_path, pair, capsys):
+  file = _file(tmp_path, pair)
+  assert commands.main(['tune', file]) == 0
+  out = capsys.readouterr().out
+  assert 'at least 90 % of the verifier' in out
+  assert '2 examples, 2 candidates:' in out and '4 examples' in out
+  run_dir = tmp_path / 'run'
+  written = (run_dir / 'generate.gin').read_text()
+  assert written in out
+  assert '3 examples of debian_en_de/test, which had no part' in written
+  assert 'meets the constraint (100% of replicates)' in written
+  found = json.loads((run_dir / 'tune.json').read_text())
+  assert [r['num_examples'] for r in found['rungs']] == [2, 4]
+  # Both commands that the output names take the files as they are.
+  generate_gin = f'--gin_file={run_dir}/generate.gin'
+  assert generate_gin in out
+  assert commands.main(['generate', generate_gin, 'a text']) == 0
+  evaluate_gin = f'--gin_file={run_dir}/evaluate.gin'
+  assert evaluate_gin in out
+  few = '--gin.evaluate.num_examples=3'
+  assert commands.main(['evaluate', evaluate_gin, few]) == 0
+  content = json.loads((run_dir / 'evaluate/evaluation.json').read_text())
+  assert content['config'] == found['chosen'] | {'trial': 0}
+  assert commands.main(['report', str(run_dir / 'held_out')]) == 0
+
+
+@pytest.mark.parametrize(
+  ('bindings', 'said'),
+  [
+    (['--gin.QUALITY=None'], 'either quality'),
+    (['--gin.tune.split="test"'], 'has to be confirmed'),
+    (['--gin.QUALITY=2.0'], 'nothing meets the constraint'),
+  ],
+)
+def test_what_cannot_be_is_said(tmp_path, pair, capsys, bindings, said):
+  assert commands.main(['tune', _file(tmp_path, pair), *bindings]) == 1
+  assert said in capsys.readouterr().err
+  assert not (tmp_path / 'run' / 'generate.gin').exists()
+
+
+def my_rule(q, p, q_conf, p_conf, alpha, *, least=0.5):
+  """A user's own; never called here."""
+  raise AssertionError
+
+
+_METHODS = {
+  'opt': methods.Method(rule=deferral.opt, alphas=(0.2,)),
+  'block': methods.Method(
+    rule=deferral.chow, alphas=(0.2,), verification=verification.verify_block
+  ),
+  'bild': methods.Method(
+    method='bild', alphas=(2.0,), options={'fallback': 0.4}
+  ),
+  'sequence': methods.Method(
+    method='sequence_cascade', alphas=(0.5,), options={'quantile': 0.1}
+  ),
+  'truncated': methods.Method(
+    rule=deferral.verifier_only, truncation='top_k', alphas=(5,)
+  ),
+  'verifier': methods.Method(model='verifier'),
+  'own': methods.Method(
+    rule=functools.partial(my_rule, least=0.3), alphas=(0.1,)
+  ),
+}
+
+
+@pytest.mark.parametrize('method', _METHODS.values(), ids=_METHODS)
+def test_files_say_what_was_chosen(tmp_path, method):
+  (point,) = methods.expand(
+    [method], gammas=(3,), temperatures=(1.0,), min_p=0.01
+  )
+  made = {'pair': 'debian', 'max_length': 9, 'header': ['why']}
+  path = tmp_path / 'evaluate.gin'
+  path.write_text(
+    chosen.for_evaluate(point, run_dir='runs/x', task='debian_en_de', **made)
+  )
+  built = gin_setup.build(evaluate.evaluate, gin_setup.Flags((str(path),)))
+  (again,) = methods.expand(
+    [built['method']],
+    gammas=(built['gamma'],),
+    temperatures=(built['temperature'],),
+    min_p=built['min_p'],
+  )
+  assert again.config() == point.config() and again.key({}) == point.key({})
+  path = tmp_path / 'generate.gin'
+  path.write_text(chosen.for_generate(point, **made))
+  flags = gin_setup.Flags((str(path),))
+  built = gin_setup.build(generate.generate, flags, texts=['a'])
+  settings = {
+    k: v
+    for k, v in point.settings().items()
+    # What is not said is what `generate` does by default.
+    if k != 'key' and v is not None and (k, v) != ('alpha', 0.0)
+  }
+  for name, value in settings.items():
+    if name == 'rule' and hasattr(value, 'func'):
+      assert built[name].keywords == value.keywords
+      assert built[name].func is value.func
+    else:
+      assert built[name] == value, name
+  assert built['max_length'] == 9
