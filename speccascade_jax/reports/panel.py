@@ -25,6 +25,8 @@ from speccascade_jax.reports import theme as theme_lib
 _SMALLEST, _LARGEST, _ALONE = 6.0, 10.0, 8.0  # Markers, in points.
 _STAR, _PENTAGON, _RING = 17.0, 12.0, 17.0
 _AROUND = 3.5  # A marker is larger than one that it is drawn around.
+# Of a heap; what would be larger is hidden, rather than hide its neighbours.
+_HEAP = 24.0
 _COINCIDE = 4.0  # Points that are nearer, likewise in points.
 
 
@@ -136,7 +138,7 @@ def finish(drawn: Drawn, theme: theme_lib.Theme, renderer: Any) -> None:
 def stacked(
   sizes: Sequence[float], at: Sequence[tuple[float, float]], near: float
 ) -> list[float]:
-  """Marker sizes at which every marker of a heap can be seen.
+  """Marker sizes at which the markers of a heap can be seen, the first few.
 
   Args:
     sizes: as they would be apart from each other.
@@ -145,7 +147,7 @@ def stacked(
 
   Returns:
     The smallest marker of a heap keeps its size; each that is drawn around
-    another is larger than that one.
+    another is larger than that one, as far as there is room.
   """
   found = list(sizes)
   order = sorted(range(len(sizes)), key=lambda i: sizes[i])
@@ -156,7 +158,7 @@ def stacked(
       if max(abs(at[i][0] - at[j][0]), abs(at[i][1] - at[j][1])) <= near
     ]
     if inside:
-      found[i] = max(found[i], max(inside) + _AROUND)
+      found[i] = max(found[i], min(max(inside) + _AROUND, _HEAP))
   return found
 
 

@@ -25,6 +25,8 @@ def test_markers_of_a_heap_are_drawn_around_each_other():
   assert middle - inner >= 3 and outer - middle >= 3
   # What is large enough already is not made larger.
   assert panel_lib.stacked([17.0, 6.0], heap[:2], 4.0) == [17.0, 6.0]
+  # A large heap does not grow over its neighbours.
+  assert max(panel_lib.stacked([8.0] * 20, [(0.0, 0.0)] * 20, 4.0)) == 24.0
 
 
 def _drawn(sweep, axis):
