@@ -32,10 +32,10 @@ from speccascade_jax.deferral import token_v2
 from speccascade_jax.deferral import token_v3
 from speccascade_jax.deferral import typical
 from speccascade_jax.deferral import verifier_only
+from speccascade_jax.loading import load_pair
 from speccascade_jax.pair import Model
 from speccascade_jax.pair import Output
 from speccascade_jax.pair import Pair
-from speccascade_jax.pair import load_pair
 from speccascade_jax.verification import verify_block
 from speccascade_jax.verification import verify_tokens
 

@@ -1,4 +1,4 @@
-"""The public API: load a drafter and a verifier, and generate text.
+"""A drafter and a verifier, and the texts that they generate together.
 
     import speccascade_jax as sc
 
@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
-import pathlib
 from typing import Any
 import warnings
 
@@ -31,8 +30,6 @@ from speccascade_jax import loops
 from speccascade_jax import static
 from speccascade_jax import verification
 from speccascade_jax import vocabulary as vocabularies
-from speccascade_jax import zoo
-from speccascade_jax.checkpoints import native
 from speccascade_jax.decoding import autoregressive
 from speccascade_jax.decoding import call_times as call_times_lib
 from speccascade_jax.decoding import sequence_cascade
@@ -40,7 +37,6 @@ from speccascade_jax.decoding import speculative
 from speccascade_jax.decoding import stats as decoding_stats
 from speccascade_jax.decoding import token_cascade
 from speccascade_jax.models import protocol
-from speccascade_jax.models.t5 import step_model as t5_step_model
 
 PAIR, DRAFTER, VERIFIER = 'pair', 'drafter', 'verifier'
 
@@ -100,20 +96,24 @@ class Pair:
   """A drafter and a verifier over one vocabulary.
 
   Attributes:
-    drafter: the small model.
+    drafter: the small model; None leaves a verifier that decodes alone.
     verifier: the large model.
     vocabulary: of both.
     digest: of configs, weights and vocabulary as files, and of the type they
       are computed in; None for a pair that does not come from files.
     prefixes: of the tasks that a shipped pair was trained for; an input that
       begins with none of them is warned of.
+    bos_first: inputs begin with the vocabulary's BOS and are continued, as a
+      published decoder-only model expects; else they end with its EOS, as an
+      encoder does and the shipped decoder-only pair.
   """
 
-  drafter: Model
+  drafter: Model | None
   verifier: Model
   vocabulary: vocabularies.Vocabulary
   digest: str | None = None
   prefixes: tuple[str, ...] = ()
+  bos_first: bool = False
 
   def generate(
     self,
@@ -174,6 +174,11 @@ class Pair:
       raise ValueError(
         f"model must be 'pair', 'drafter' or 'verifier', got {model!r}."
       )
+    if model != VERIFIER and self.drafter is None:
+      raise ValueError(
+        f'model is {model!r}, but no drafter has been loaded: give one to '
+        "load_pair, or decode with model='verifier'."
+      )
     given = {'fallback': fallback, 'quantile': quantile}
     given = {name: value for name, value in given.items() if value is not None}
     if model == PAIR:
@@ -206,6 +211,7 @@ class Pair:
       max_length=max_length, scaling=scaling, trace=trace
     )
     if model == PAIR:
+      assert self.drafter is not None  # Checked above.
       loop = loops.LOOPS[method]
       if loop.takes_rule:
         options['rule'] = rule
@@ -226,7 +232,9 @@ class Pair:
         **common,
       )
     else:
-      alone = self.drafter if model == DRAFTER else self.verifier
+      alone = self.verifier
+      if model == DRAFTER and self.drafter is not None:
+        alone = self.drafter
       generation = autoregressive.decode(
         alone.step,
         alone.params,
@@ -257,6 +265,8 @@ class Pair:
       'drafter_start', 'verifier_start', 'drafter_1' for a drafter step, and
       'verifier_K' for each K of `widths`. See `decoding.call_times`.
     """
+    if self.drafter is None:
+      raise ValueError('No drafter has been loaded, so that none can be timed.')
     calls = 16
     programs = {
       f'{name}_{call}': program
@@ -282,13 +292,12 @@ class Pair:
   def _encode(
     self, texts: Sequence[str], input_length: int | None
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids `[B, S]`, EOS at each row's end, and which rows were cut."""
+    """Token ids `[B, S]` of each row, and which rows were cut."""
     if isinstance(texts, str) or not texts:
       raise ValueError(
         f'texts must be a non-empty list of strings, got {texts!r}.'
       )
-    eos = self.vocabulary.eos_id
-    rows = [self.vocabulary.encode(text) + [eos] for text in texts]
+    rows = [self._framed(text) for text in texts]
     longest = max(map(len, rows))
     if input_length is None:
       fitting = [b for b in _INPUT_BUCKETS if b >= longest]
@@ -297,9 +306,23 @@ class Pair:
     inputs = np.zeros((len(rows), input_length), np.int32)
     for i, row in enumerate(rows):
       if len(row) > input_length:
-        row = row[: input_length - 1] + [eos]
+        # Without the end of a source; without the beginning of a prompt, where
+        # the question comes last.
+        if self.bos_first:
+          row = row[:1] + row[len(row) - input_length + 1 :]
+        else:
+          row = row[: input_length - 1] + row[-1:]
       inputs[i, : len(row)] = row
     return inputs, np.array([len(row) > input_length for row in rows])
+
+  def _framed(self, text: str) -> list[int]:
+    """Token ids of one input, as the models were trained to read it."""
+    ids = self.vocabulary.encode(text)
+    if self.bos_first:
+      bos_id = self.vocabulary.bos_id
+      assert bos_id is not None  # Or nothing could come first.
+      return [bos_id, *ids]
+    return [*ids, self.vocabulary.eos_id]
 
   def _output(
     self,
@@ -323,83 +346,6 @@ class Pair:
       drafter_probs=generation.drafter_probs,
       verifier_probs=generation.verifier_probs,
     )
-
-
-def load_pair(
-  name: str | None = None,
-  *,
-  drafter: str | pathlib.Path | None = None,
-  verifier: str | pathlib.Path | None = None,
-  vocabulary: str | pathlib.Path | None = None,
-  dtype: str | None = None,
-) -> Pair:
-  """Loads a pair that ships with the package, or one's own.
-
-  Args:
-    name: of a shipped pair, see `zoo.names()`; or give the three paths.
-    drafter: directory of a native checkpoint.
-    verifier: likewise.
-    vocabulary: SentencePiece model file that both were trained with.
-    dtype: of parameters and activations; by default float32 on a CPU and
-      bfloat16 elsewhere.
-  """
-  paths = (drafter, verifier, vocabulary)
-  if name is not None and any(paths):
-    raise ValueError(
-      f'Give the name of a shipped pair ({name!r}) or paths, not both.'
-    )
-  prefixes: tuple[str, ...] = ()
-  if name is not None:
-    drafter, verifier, vocabulary = zoo.paths(name)
-    prefixes = tuple(zoo.PREFIXES.get(name, {}).values())
-  if drafter is None or verifier is None or vocabulary is None:
-    raise ValueError(
-      'Give a name, or all of drafter, verifier and vocabulary; got '
-      f'drafter={drafter!r}, verifier={verifier!r}, vocabulary={vocabulary!r}.'
-    )
-  if dtype is None:
-    dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
-  words = vocabularies.Vocabulary(vocabulary)
-  pair = Pair(
-    _load_model(drafter, dtype, words),
-    _load_model(verifier, dtype, words),
-    words,
-    f'{_digest(drafter, verifier, vocabulary)}-{dtype}',
-    prefixes,
-  )
-  sizes = (pair.drafter.step.vocab_size, pair.verifier.step.vocab_size)
-  if sizes[0] != sizes[1]:
-    raise ValueError(
-      f'The drafter {drafter} scores {sizes[0]} tokens and the verifier '
-      f'{verifier} {sizes[1]}; a pair must share one vocabulary.'
-    )
-  return pair
-
-
-def _load_model(
-  directory: str | pathlib.Path,
-  dtype: str,
-  vocabulary: vocabularies.Vocabulary,
-) -> Model:
-  config, params = native.load(directory, dtype=dtype)
-  if config.vocab_size < vocabulary.size:
-    raise ValueError(
-      f'{directory} scores {config.vocab_size} tokens, but the vocabulary '
-      f'has {vocabulary.size}: they do not belong together.'
-    )
-  config = dataclasses.replace(config, dtype=dtype)
-  return Model(
-    t5_step_model.step_model(config, vocabulary.eos_id),
-    jax.device_put(params),
-    config,
-  )
-
-
-def _digest(drafter, verifier, vocabulary) -> str:
-  folders = map(pathlib.Path, (drafter, verifier))
-  files = (native.CONFIG_FILE, native.WEIGHTS_FILE)
-  models = [folder / name for folder in folders for name in files]
-  return native.digest_files([*models, vocabulary])
 
 
 def _row_keys(

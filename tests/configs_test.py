@@ -6,7 +6,6 @@ import pathlib
 import re
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from speccascade_jax import __main__ as commands
@@ -14,8 +13,7 @@ from speccascade_jax import zoo
 from speccascade_jax.evaluation import methods as methods_lib
 from speccascade_jax.launch import gin_names
 from speccascade_jax.launch import gin_setup
-from speccascade_jax.models.t5 import config as t5_config
-from speccascade_jax.models.t5 import network
+from speccascade_jax.models import families
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _INCLUDE = re.compile(r"(?m)^include '(.+)'$")
@@ -46,6 +44,17 @@ _PARAMETERS = {
   't5_1_1_large': 783_150_080,
   't5_1_1_xl': 2_849_757_184,
   't5_1_1_xxl': 11_135_332_352,
+  # The model cards of google/gemma-*; of Gemma 3 from 4B on, the text alone.
+  'gemma_1_2b': 2_506_172_416,
+  'gemma_1_7b': 8_537_680_896,
+  'gemma_2_2b': 2_614_341_888,
+  'gemma_2_9b': 9_241_705_984,
+  'gemma_2_27b': 27_227_128_320,
+  'gemma_3_270m': 268_098_176,
+  'gemma_3_1b': 999_885_952,
+  'gemma_3_4b': 3_880_263_168,
+  'gemma_3_12b': 11_766_034_176,
+  'gemma_3_27b': 27_009_346_304,
 }
 
 
@@ -75,11 +84,8 @@ def build_method(*, method):
 
 
 def _num_parameters(config):
-  inputs = jnp.zeros((1, 2), jnp.int32)
-  shapes = jax.eval_shape(
-    network.Transformer(config).init, jax.random.key(0), inputs, inputs
-  )['params']
-  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+  leaves = jax.tree.leaves(families.abstract_params(config))
+  return sum(math.prod(leaf.shape) for leaf in leaves)
 
 
 def test_there_is_something_to_test():
@@ -95,14 +101,18 @@ def test_a_fragment_includes_none_and_says_what_it_is(file):
   assert pathlib.Path(file).parts[1] in ('models', 'methods', 'runs', 'tasks')
 
 
-_PUBLISHED = [f for f in _files('gin/models') if '/t5_1_' in f]
+_PUBLISHED = [
+  f for f in _files('gin/models') if re.search('/(t5|gemma)_[123]_', f)
+]
 
 
 @pytest.mark.parametrize('file', _PUBLISHED)
 def test_a_published_model_has_its_published_size(file):
-  bindings = ('build_model.config = @T5Config()',)
+  family = pathlib.Path(file).stem.split('_')[0]
+  cls = families.FAMILIES[family].config
+  bindings = (f'build_model.config = @{cls.__name__}()',)
   config = _build(build_model, file, bindings=bindings)['config']
-  assert isinstance(config, t5_config.T5Config)
+  assert isinstance(config, cls)
   count = _PARAMETERS[pathlib.Path(file).stem]
   assert _num_parameters(config) == count
   # The figure that the file itself states.
@@ -138,7 +148,11 @@ def test_a_leaf_builds_what_its_command_takes(file):
   assert found and found[2] == file, 'the header gives the command'
   includes = _INCLUDE.findall(text)
   assert includes and all(name.startswith('gin/') for name in includes)
-  arguments = _build(_command(found[1]), file)
+  # What is said on the command line alone.
+  bindings = {'generate': ("generate.texts = ('A text.',)",)}
+  arguments = _build(
+    _command(found[1]), file, bindings=bindings.get(found[1], ())
+  )
   _CHECKS[found[1]](arguments)
 
 
@@ -168,7 +182,12 @@ def _check_model(arguments):
   _check_task(arguments['task'], 'train')
 
 
+def _check_pair(arguments):
+  assert 'verifier' in arguments['pair'] or arguments['pair'] in zoo.names()
+
+
 _CHECKS = {
+  'generate': _check_pair,
   'train': _check_model,
   'sweep': _check_grid,
   'evaluate': _check_grid,

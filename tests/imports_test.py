@@ -16,7 +16,7 @@ _CORE = {
   'verification',
 }
 _MODELS = {'models', 'models.protocol', 'checkpoints', 'vocabulary', 'zoo'}
-_API = _CORE | _MODELS | {'decoding', 'loops', 'pair'}
+_API = _CORE | _MODELS | {'decoding', 'loops', 'pair', 'loading'}
 
 # Unit (a module or folder of the package) -> the units that it may import
 # beside itself. A unit that is not listed here fails.
@@ -34,8 +34,9 @@ _MAY_IMPORT = {
   'decoding': _CORE | {'models.protocol'},
   'vocabulary': set(),
   'zoo': set(),
-  'checkpoints': {'base', 'models', 'models.protocol'},
+  'checkpoints': {'base', 'models', 'models.protocol', 'vocabulary'},
   'pair': _API,
+  'loading': _API,
   '__init__': _API,
   # Texts and counters, and what a method and its truncation are called; never
   # a logit or a model.
@@ -61,7 +62,12 @@ _MAY_USE = {
   'flax': {'models', 'checkpoints', 'training', 'launch'},
   'optax': {'training', 'launch'},
   'orbax': {'training', 'checkpoints', 'launch'},
-  'sentencepiece': {'vocabulary', 'data'},
+  'sentencepiece': {'vocabulary', 'data', 'checkpoints'},
+  'tokenizers': {'vocabulary'},
+  'safetensors': {'checkpoints'},
+  'huggingface_hub': {'checkpoints'},
+  'gguf': {'checkpoints'},
+  'tensorstore': {'checkpoints'},
   'matplotlib': {'reports'},
   'jinja2': {'reports'},
 }

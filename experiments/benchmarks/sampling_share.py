@@ -20,8 +20,8 @@ import jax.numpy as jnp
 
 import speccascade_jax as sc
 from speccascade_jax import distributions
-from speccascade_jax.checkpoints import native
 from speccascade_jax.decoding import sampling
+from speccascade_jax.models import families
 from speccascade_jax.models.t5 import config as t5_config
 from speccascade_jax.models.t5 import step_model
 
@@ -52,7 +52,7 @@ def drafters():
       mlp_activations=('gelu', 'linear'),
       logits_via_embedding=False,
     )
-    params = native.init(config, jax.random.key(0))
+    params = families.init(config, jax.random.key(0))
     yield 'T5 small', step_model.step_model(config), params
 
 

@@ -94,7 +94,7 @@ def shipped(task: str, count: int):
   """(name, gap, distance, weights) behind the references of a test split."""
   pair = sc.load_pair('debian')
   models = [
-    (forward.t5(model.config), model.params)
+    (forward.teacher_forced(model.config), model.params)
     for model in (pair.drafter, pair.verifier)
   ]
 

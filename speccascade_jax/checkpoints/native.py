@@ -11,7 +11,7 @@ failing later inside a traced function.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 import dataclasses
 import hashlib
 import json
@@ -22,7 +22,6 @@ from typing import Any
 
 from flax import traverse_util
 from flax.core import meta
-import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
@@ -30,19 +29,16 @@ import safetensors.flax
 import safetensors.numpy
 
 from speccascade_jax import base
-from speccascade_jax.models.t5 import config as t5_config
-from speccascade_jax.models.t5 import network
+from speccascade_jax.checkpoints import errors
+from speccascade_jax.models import families
 
 CONFIG_FILE = 'config.json'
 WEIGHTS_FILE = 'model.safetensors'
 
-Config = t5_config.T5Config
-
-_FAMILIES: dict[str, type] = {'t5': t5_config.T5Config}
+Config = families.Config
 
 
-class CheckpointError(ValueError):
-  """A checkpoint that cannot be used; says which file, and what is wrong."""
+CheckpointError = errors.CheckpointError
 
 
 def save(
@@ -75,8 +71,7 @@ def save(
     folder, {name: value.shape for name, value in tensors.items()}, config
   )
   tensors = _cast(tensors, dtype)
-  family = next(k for k, v in _FAMILIES.items() if isinstance(config, v))
-  content = {'family': family, **dataclasses.asdict(config)}
+  content = {'family': families.name_of(config), **dataclasses.asdict(config)}
   folder.mkdir(parents=True, exist_ok=True)
   # Sorted, so that the same parameters give the same bytes.
   tensors = {
@@ -169,12 +164,12 @@ def read_config(directory: str | os.PathLike[str]) -> Config:
   if not isinstance(content, dict):
     raise CheckpointError(f'{path} must hold an object, got {content!r}.')
   family = content.pop('family', None)
-  if family not in _FAMILIES:
+  if family not in families.FAMILIES:
     raise CheckpointError(
       f'{path}: unknown family {family!r}; known are '
-      f'{", ".join(map(repr, _FAMILIES))}.'
+      f'{", ".join(map(repr, families.FAMILIES))}.'
     )
-  cls = _FAMILIES[family]
+  cls = families.FAMILIES[family].config
   fields = {field.name: field for field in dataclasses.fields(cls)}
   unknown = sorted(set(content) - set(fields))
   if unknown:
@@ -194,23 +189,10 @@ def read_config(directory: str | os.PathLike[str]) -> Config:
     raise CheckpointError(f'{path}: {error}') from error
 
 
-def init(config: Config, key: base.Array) -> base.Params:
-  """Fresh parameters of a model, as plain float32 arrays."""
-  return meta.unbox(jax.jit(_initializer(config))(key))
-
-
 def shapes(config: Config) -> dict[str, tuple[int, ...]]:
   """Name and shape of every tensor of a model, without making any."""
-  abstract = jax.eval_shape(_initializer(config), jax.random.key(0))
-  return {
-    name: value.shape for name, value in _flatten(meta.unbox(abstract)).items()
-  }
-
-
-def _initializer(config: Config) -> Callable[[base.Array], base.Params]:
-  tokens = np.ones((1, 1), np.int32)
-  model = network.Transformer(config)
-  return lambda key: model.init(key, tokens, tokens)['params']
+  abstract = meta.unbox(families.abstract_params(config))
+  return {name: value.shape for name, value in _flatten(abstract).items()}
 
 
 def _flatten(params: base.Params) -> dict[str, Any]:
@@ -237,7 +219,7 @@ def _check_tensors(
   """Refuses tensors that are not exactly those of the config's model."""
   expected = shapes(config)
   problems = [
-    f'{what} {_first(names)}'
+    f'{what} {errors.first(names)}'
     for what, names in (
       ('missing', sorted(set(expected) - set(found))),
       ('unexpected', sorted(set(found) - set(expected))),
@@ -250,14 +232,9 @@ def _check_tensors(
     if tuple(found[name]) != tuple(expected[name])
   ]
   if wrong:
-    problems.append(f'wrong shape: {_first(wrong)}')
+    problems.append(f'wrong shape: {errors.first(wrong)}')
   if problems:
     raise CheckpointError(
       f'{path} does not hold the tensors of this {type(config).__name__}: '
       f'{"; ".join(problems)}.'
     )
-
-
-def _first(names: list[str], count: int = 3) -> str:
-  more = f' and {len(names) - count} more' if len(names) > count else ''
-  return ', '.join(names[:count]) + more

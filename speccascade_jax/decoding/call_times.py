@@ -46,8 +46,8 @@ def programs(
   """
   # Any tokens do: the cost of a call does not depend on what they are.
   inputs = jnp.full((1, input_length), model.eos_id + 1, jnp.int32)
-  room = max_length + max(widths)
-  begun = jax.jit(model.start, static_argnums=2)(params, inputs, room)
+  room = (max_length + max(widths), max(widths))
+  begun = jax.jit(model.start, static_argnums=(2, 3))(params, inputs, *room)
   found: dict[str, Callable[[], base.Array]] = {
     'start': functools.partial(
       _starts, model, params, inputs, begun, calls=calls, room=room
@@ -96,7 +96,7 @@ def _starts(model, params, inputs, begun, *, calls, room):
       for leaf in jax.tree.leaves(last.cache)
     )
     inputs = jnp.where(probe == jnp.inf, 0, inputs)
-    return inputs, model.start(params, inputs, room)
+    return inputs, model.start(params, inputs, *room)
 
   return jax.lax.fori_loop(0, calls, step, (inputs, begun))[1]
 

@@ -223,9 +223,9 @@ def _decode(
   trace,
 ):
   # The last block may reach gamma tokens past the limit before it is cut.
-  slots = max_length + gamma
-  start = verifier.start(verifier_params, inputs, slots)
-  drafter_cache = drafter.start(drafter_params, inputs, slots).cache
+  room = (max_length + gamma, gamma + 1)
+  start = verifier.start(verifier_params, inputs, *room)
+  drafter_cache = drafter.start(drafter_params, inputs, *room).cache
   state = text_state.init(start, max_length, trace)
 
   def unfinished(carry):

@@ -140,7 +140,10 @@ def _decode(
   scaling,
   trace,
 ):
-  begin = verifier.start(verifier_params, inputs, max_length)
+  # A call that catches up may be as wide as the text is long.
+  begin = verifier.start(
+    verifier_params, inputs, max_length, 1 if oracle else max_length
+  )
   drafter_cache = drafter.start(drafter_params, inputs, max_length).cache
   state = text_state.init(begin, max_length, trace)
   extend = functools.partial(verifier.extend, verifier_params)

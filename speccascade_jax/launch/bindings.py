@@ -9,11 +9,16 @@ from speccascade_jax import deferral
 from speccascade_jax import verification
 from speccascade_jax.evaluation import methods
 from speccascade_jax.launch import gin_names
+from speccascade_jax.models.gemma import config as gemma_config
 from speccascade_jax.models.t5 import config as t5_config
 
 RULES = tuple(deferral.RULES)
 VERIFICATIONS = (verification.verify_tokens, verification.verify_block)
-CONSTRUCTORS = (methods.Method, t5_config.T5Config)
+CONSTRUCTORS = (
+  methods.Method,
+  t5_config.T5Config,
+  gemma_config.GemmaConfig,
+)
 
 
 def register_all() -> None:

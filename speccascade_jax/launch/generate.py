@@ -27,7 +27,10 @@ from speccascade_jax.reports import trace as trace_lib
 _FUNCTIONS = ('rule', 'verification')  # `@name` in gin; the rest are values.
 # Flag -> (type, help).
 _KNOBS = {
-  'pair': (str, 'name of a shipped pair'),
+  'pair': (str, 'name of a shipped pair, or give the next three'),
+  'drafter': (str, 'checkpoint of the small model, in any format'),
+  'verifier': (str, 'checkpoint of the large model; it may come alone'),
+  'vocabulary': (str, 'unless it lies with the checkpoints'),
   'model': (str, 'pair, or drafter / verifier to decode with one alone'),
   'method': (str, 'speculative, token_cascade, sequence_cascade, bild, ...'),
   'fallback': (float, 'of bild: draft no further below this confidence'),
@@ -52,8 +55,11 @@ _KNOBS = {
 def generate(
   *,
   texts: Sequence[str],
-  pair: inputs.PairName = 'debian',
-  model: str = 'pair',
+  pair: inputs.PairName | None = None,
+  drafter: str | None = None,
+  verifier: str | None = None,
+  vocabulary: str | None = None,
+  model: str | None = None,
   method: str = 'speculative',
   fallback: float | None = None,
   quantile: float | None = None,
@@ -82,7 +88,14 @@ def generate(
     raise ValueError(f'trace is {trace!r}, but there is no such folder.')
   if rule is None and method == 'speculative':
     rule = deferral.verifier_only  # So that the trace can name it.
-  loaded = inputs.load_pair(pair)
+  given = {'drafter': drafter, 'verifier': verifier, 'vocabulary': vocabulary}
+  paths = {name: path for name, path in given.items() if path is not None}
+  if pair is not None and paths:
+    raise ValueError(f'Give pair={pair!r}, or {", ".join(paths)}, not both.')
+  named: inputs.PairName = pair or paths or 'debian'
+  loaded = inputs.load_pair(named)
+  if model is None:
+    model = pairs.PAIR if loaded.drafter is not None else pairs.VERIFIER
   knobs: dict[str, Any] = dict(
     method=method,
     fallback=fallback,
@@ -119,7 +132,7 @@ def generate(
       print(' '.join(out.texts[i].splitlines()), flush=True)
   _summarise(rows, model)
   if trace is not None:
-    settings = {'pair': inputs.pair_name(pair), 'seed': seed} | {
+    settings = {'pair': inputs.pair_name(named), 'seed': seed} | {
       k: methods.name_of(v) if callable(v) else v for k, v in knobs.items()
     }
     path = pathlib.Path(trace)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import pathlib
 
+from speccascade_jax import loading
 from speccascade_jax import pair as pairs
 from speccascade_jax.evaluation import base
 from speccascade_jax.launch import quiet
@@ -16,15 +17,16 @@ PairName = str | Mapping[str, str]
 def load_pair(pair: PairName) -> pairs.Pair:
   """The pair that a config names: 'debian', or {'drafter': DIR, ...}."""
   if isinstance(pair, str):
-    return pairs.load_pair(pair)
-  return pairs.load_pair(**pair)
+    return loading.load_pair(pair)
+  return loading.load_pair(**pair)
 
 
 def pair_name(pair: PairName) -> str:
   """How results call the pair."""
   if isinstance(pair, str):
     return pair
-  folders = (pathlib.PurePath(pair[k]) for k in ('drafter', 'verifier'))
+  names = [k for k in ('drafter', 'verifier') if k in pair]
+  folders = (pathlib.PurePath(pair[k]) for k in names)
   return ' -> '.join(map(str, folders))
 
 

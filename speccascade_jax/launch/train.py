@@ -21,7 +21,7 @@ from speccascade_jax.launch import gin_names
 from speccascade_jax.launch import gin_setup
 from speccascade_jax.launch import resumed
 from speccascade_jax.launch import training_inputs
-from speccascade_jax.models.t5 import config as t5_config
+from speccascade_jax.models import families
 from speccascade_jax.training import distillation
 from speccascade_jax.training import forward
 from speccascade_jax.training import optimizer as optimizer_lib
@@ -33,7 +33,7 @@ def train(
   *,
   run_dir: str,
   task: str,
-  model: t5_config.T5Config,
+  model: families.Config,
   objective: Callable[..., train_step.Loss],
   optimizer: optax.GradientTransformation,
   schedule: optimizer_lib.Schedule,
@@ -52,12 +52,12 @@ def train(
   folder, config_text = pathlib.Path(run_dir), gin_setup.operative_config()
   resumed.check(folder, config_text)
   training_inputs.check_objective(objective, teacher, generated)
-  forwards, frozen = [forward.t5(model)], None
+  forwards, frozen = [forward.teacher_forced(model)], None
   if teacher is not None:
     teacher_config, frozen = training_inputs.load_teacher(teacher, model)
-    forwards.append(forward.t5(teacher_config))
+    forwards.append(forward.teacher_forced(teacher_config))
   if initial is None:
-    params = native.init(model, jax.random.key(seed))
+    params = families.init(model, jax.random.key(seed))
   else:
     params = training_inputs.load_initial(initial, model)
   data = training_inputs.Data(

@@ -16,8 +16,7 @@ from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax.checkpoints import native
 from speccascade_jax.evaluation import evaluator
 from speccascade_jax.launch import inputs
-from speccascade_jax.models.t5 import config as t5_config
-from speccascade_jax.models.t5 import step_model
+from speccascade_jax.models import families
 from speccascade_jax.training import distillation
 from speccascade_jax.training import train_step
 from speccascade_jax.training import trainer
@@ -80,7 +79,7 @@ class Data:
     generated: Generated,
     run_dir: str,
     directory: str,
-    teacher: t5_config.T5Config,
+    teacher: families.Config,
     params: base.Params,
   ) -> trainer.Batches:
     """The same, with a share of batches of the teacher's own texts.
@@ -96,7 +95,7 @@ class Data:
     length = self.lengths['targets']
     words = _vocabulary(self.task)
     targets = distillation.generate_targets(
-      step_model.step_model(teacher, words.eos_id),
+      families.step_model(teacher, words.eos_id),
       params,
       sources,
       pathlib.Path(run_dir) / 'generated.jsonl',
@@ -143,7 +142,7 @@ class Data:
     )
 
 
-def load_initial(directory: str, model: t5_config.T5Config) -> base.Params:
+def load_initial(directory: str, model: families.Config) -> base.Params:
   """The parameters to fine-tune, checked against the model to be trained."""
   config, params = native.load(directory, dtype='float32')
   found, wanted = (
@@ -177,8 +176,8 @@ def check_objective(
 
 
 def load_teacher(
-  directory: str, model: t5_config.T5Config
-) -> tuple[t5_config.T5Config, base.Params]:
+  directory: str, model: families.Config
+) -> tuple[families.Config, base.Params]:
   """A teacher whose distributions are over the tokens of `model`."""
   config, params = native.load(directory, dtype='float32')
   if config.vocab_size != model.vocab_size:
@@ -190,7 +189,7 @@ def load_teacher(
 
 
 def scorer(
-  model: t5_config.T5Config,
+  model: families.Config,
   task: str,
   num_examples: int,
   lengths: Mapping[str, int],
@@ -202,7 +201,7 @@ def scorer(
   """
   examples, metric_fns = inputs.load_task(task, 'validation', num_examples, 0)
   words = _vocabulary(task)
-  step = step_model.step_model(model, words.eos_id)
+  step = families.step_model(model, words.eos_id)
 
   def score(params: base.Params) -> dict[str, float]:
     decoder = pairs.Model(step, params, model)

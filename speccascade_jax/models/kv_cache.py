@@ -45,15 +45,22 @@ def write(
     `[B, H, L, D]`. Slots at or past L are dropped rather than clamped:
     clamping would shift the block back over slots that are still valid.
   """
+  return write_at(cache, new, lengths[:, None] + jnp.arange(new.shape[2]))
+
+
+def write_at(
+  cache: base.Array, new: base.Array, slots: base.Array
+) -> base.Array:
+  """As `write`, to the slots `[B, K]`, no two of a row the same."""
   batch, _, k, _ = new.shape
   rows = jnp.arange(batch)[:, None]
-  slots = lengths[:, None] + jnp.arange(k)
   if batch * k == 1:
     # XLA turns a scatter of one update into a conditional slice update, which
     # on a CPU copies the whole cache four times a layer and step (59 copies
     # in the optimised loop of the shipped verifier, 11 with two updates). The
     # second one lies past the end and is dropped.
-    slots = jnp.concatenate([slots, jnp.full_like(slots, cache.shape[2])], 1)
+    dropped = jnp.maximum(slots + 1, cache.shape[2])
+    slots = jnp.concatenate([slots, dropped], axis=1)
     new = jnp.concatenate([new, new], axis=2)
   # The advanced indices stand around a slice, so they come first: [B, K, H, D].
   return cache.at[rows, :, slots].set(

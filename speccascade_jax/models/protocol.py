@@ -36,11 +36,14 @@ class StepModel:
   """A language model as pure functions; hashable, so jit-static.
 
   Attributes:
-    start: `(params, inputs [B, S] int32, max_length) -> Start`. `inputs` are
-      right-padded with 0: the source text of an encoder-decoder model, the
-      prompt of a decoder-only one (ragged rows included). `max_length` is the
-      static number of tokens that will be generated at most; the cache gets
-      as many slots as that and the prompt need.
+    start: `(params, inputs [B, S] int32, max_length, widest=1) -> Start`.
+      `inputs` are right-padded with 0: the source text of an encoder-decoder
+      model, the prompt of a decoder-only one (ragged rows included).
+      `max_length` is the static number of tokens that will be generated at
+      most; the cache gets as many slots as that and the prompt need. `widest`
+      (static) is how many tokens are written at most, by one call of `extend`
+      or by several, before a rollback to the first of them: gamma + 1. A
+      layer that sees a window of the text keeps so many slots more.
     extend: `(params, cache, tokens [B, K] int32, lengths [B]) ->
       (logits [B, K, V] float32, cache)`. Writes `tokens` at the slots
       `lengths .. lengths + K - 1` of each row and scores them: `logits[:, i]`
@@ -50,7 +53,7 @@ class StepModel:
     eos_id: the token that ends a row.
   """
 
-  start: Callable[[base.Params, base.Array, int], Start]
+  start: Callable[..., Start]
   extend: Callable[
     [base.Params, base.Cache, base.Array, base.Array],
     tuple[base.Array, base.Cache],

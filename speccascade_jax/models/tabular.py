@@ -97,8 +97,9 @@ def _step_model(
   vocab_size: int, decoder_only: bool, eos_id: int
 ) -> protocol.StepModel:
   def start(
-    params: base.Params, inputs: base.Array, max_length: int
+    params: base.Params, inputs: base.Array, max_length: int, widest: int = 1
   ) -> protocol.Start:
+    del widest  # There is a slot for every token.
     batch = inputs.shape[0]
     if not decoder_only:
       zeros = jnp.zeros((batch,), jnp.int32)

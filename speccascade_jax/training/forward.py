@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from speccascade_jax import base
-from speccascade_jax.models.t5 import config as t5_config
-from speccascade_jax.models.t5 import network
+from speccascade_jax.models import families
 from speccascade_jax.training import train_step
 
 
-def t5(config: t5_config.T5Config) -> train_step.Forward:
-  """`forward(params, batch, key)` of a T5: logits `[B, T, V]`."""
-  model = network.Transformer(config)
+def teacher_forced(config: families.Config) -> train_step.Forward:
+  """`forward(params, batch, key)` of a model: logits `[B, T, V]`.
+
+  The batch is the same for all: a decoder-only model reads what is an
+  encoder's input as the text's beginning (a prefix language model).
+  """
+  model = families.family_of(config).network(config)
 
   def forward(
     params: base.Params, batch: train_step.Batch, key: base.Array | None

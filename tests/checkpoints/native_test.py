@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 
 from speccascade_jax.checkpoints import native
+from speccascade_jax.models import families
 from speccascade_jax.models.t5 import config as t5_config
 
 _CONFIG = t5_config.T5Config(
@@ -28,7 +29,7 @@ _KERNEL = 'decoder/layers_1/self_attention/query/kernel'
 
 @pytest.fixture(scope='module')
 def params():
-  return native.init(_CONFIG, jax.random.key(0))
+  return families.init(_CONFIG, jax.random.key(0))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.evaluation import scripted
 def _model(noted):
   """A model that notes its calls as they run."""
 
-  def start(params, inputs, max_length):
+  def start(params, inputs, max_length, widest=1):
     jax.debug.callback(lambda x: noted.append(('start', x.shape)), inputs)
     return protocol.Start(
       cache={'keys': inputs[:, :1] * params},

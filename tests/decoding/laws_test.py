@@ -285,8 +285,8 @@ def _stale(model_fn):
   def step_model(*args):
     model = model_fn(*args)
 
-    def start(params, inputs, max_length):
-      begin = model.start(params, inputs, max_length)
+    def start(params, inputs, max_length, widest=1):
+      begin = model.start(params, inputs, max_length, widest)
       # -1 marks a slot as free; the prompt's own are not.
       slot = jnp.arange(begin.cache.tokens.shape[2])
       free = slot >= begin.lengths[:, None]

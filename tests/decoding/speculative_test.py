@@ -298,8 +298,8 @@ def without_rollback(model: protocol.StepModel) -> protocol.StepModel:
     stale = jnp.where(written, cache.tokens, new.tokens)
     return logits, dataclasses.replace(new, tokens=stale)
 
-  def start(params, inputs, max_length):
-    begin = model.start(params, inputs, max_length)
+  def start(params, inputs, max_length, widest=1):
+    begin = model.start(params, inputs, max_length, widest)
     empty = jnp.full_like(begin.cache.tokens, -1)
     return dataclasses.replace(
       begin, cache=dataclasses.replace(begin.cache, tokens=empty)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from speccascade_jax import deferral
-from speccascade_jax import pair as pairs
+from speccascade_jax import loading
 from speccascade_jax.checkpoints import native
 from speccascade_jax.evaluation import base
 from speccascade_jax.evaluation import evaluator
@@ -24,7 +24,7 @@ _TEXTS = ('a text editor', 'tool for files', 'library', 'a game of cards')
 
 @pytest.fixture(scope='module')
 def pair(tmp_path_factory):
-  return pairs.load_pair(**tiny_pair.save(tmp_path_factory.mktemp('pair')))
+  return loading.load_pair(**tiny_pair.save(tmp_path_factory.mktemp('pair')))
 
 
 class Counting:
@@ -90,25 +90,25 @@ def _runs(run_dir):
 
 def test_the_digest_is_of_what_the_pair_computes_with(pair, tmp_path):
   paths = tiny_pair.save(tmp_path)
-  assert pairs.load_pair(**paths).digest == pair.digest
-  assert pairs.load_pair(**paths, dtype='bfloat16').digest != pair.digest
+  assert loading.load_pair(**paths).digest == pair.digest
+  assert loading.load_pair(**paths, dtype='bfloat16').digest != pair.digest
   found = {pair.digest}
   for name in ('drafter', 'verifier'):
     # The same name and shapes, trained once more.
     config, params = native.load(paths[name])
     native.save(paths[name], config, jax.tree.map(lambda x: x + 1e-3, params))
-    found.add(pairs.load_pair(**paths).digest)
+    found.add(loading.load_pair(**paths).digest)
   config, params = native.load(paths['verifier'])
   config = dataclasses.replace(config, dropout_rate=0.5)
   native.save(paths['verifier'], config, params)
-  found.add(pairs.load_pair(**paths).digest)
+  found.add(loading.load_pair(**paths).digest)
   vocabulary = tmp_path / 'spiece.model'
   vocabulary.write_bytes(pathlib.Path(paths['vocabulary']).read_bytes())
   copied = paths | {'vocabulary': vocabulary}
-  assert pairs.load_pair(**copied).digest in found
+  assert loading.load_pair(**copied).digest in found
   # A protobuf's later fields are merged: an empty one changes bytes alone.
   vocabulary.write_bytes(vocabulary.read_bytes() + b'\x12\x00')
-  found.add(pairs.load_pair(**copied).digest)
+  found.add(loading.load_pair(**copied).digest)
   assert len(found) == 5
 
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from speccascade_jax import __main__ as commands
-from speccascade_jax import pair as pairs
+from speccascade_jax import loading
 from speccascade_jax import zoo
 from tests.evaluation import tiny_pair
 
@@ -26,7 +26,7 @@ def base(paths):
 @pytest.fixture(scope='module')
 def expected(paths):
   """What the public API writes for the three texts."""
-  return pairs.load_pair(**paths).generate(
+  return loading.load_pair(**paths).generate(
     _TEXTS, max_length=6, gamma=2, temperature=1.0, key=3
   )
 

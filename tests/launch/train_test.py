@@ -8,6 +8,7 @@ import pytest
 
 from speccascade_jax import __main__ as commands
 from speccascade_jax.checkpoints import native
+from speccascade_jax.models import families
 from speccascade_jax.models.t5 import config as t5_config
 
 # Texts are cut to one narrow shape, so that each step compiles once.
@@ -16,6 +17,7 @@ include 'gin/runs/train.gin'
 TASK = 'debian_en_de'
 LENGTHS = {{'inputs': 12, 'targets': 12}}
 RUN_DIR = '{run_dir}'
+train.model = @T5Config()
 T5Config.vocab_size = 4096
 T5Config.emb_dim = 8
 T5Config.num_heads = 1
@@ -84,7 +86,7 @@ def _rows(run_dir):
 def test_training_leaves_a_model_metrics_and_its_config(verifier):
   config, params = native.load(verifier / 'export')
   assert config.emb_dim == 8 and config.dropout_rate == 0.0
-  fresh = native.init(config, jax.random.key(0))
+  fresh = families.init(config, jax.random.key(0))
   moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), params, fresh)
   assert min(jax.tree.leaves(moved)) > 0.0  # Every tensor has learned.
   rows = _rows(verifier)
@@ -140,7 +142,7 @@ def test_mistakes_end_in_a_message(tmp_path, capsys, binding, message):
 def test_a_checkpoint_of_another_shape_is_not_fine_tuned(verifier, capsys):
   other = t5_config.T5Config(4096, 8, 1, 8, 8, 2, 1, ('relu',), True)
   folder = verifier.parent / 'other'
-  native.save(folder, other, native.init(other, jax.random.key(0)))
+  native.save(folder, other, families.init(other, jax.random.key(0)))
   path = verifier.parent / 'train.gin'
   arguments = [f'--gin_file={path}', f'--gin.train.initial="{folder}"']
   arguments.append(f'--gin.RUN_DIR="{verifier.parent / "new"}"')

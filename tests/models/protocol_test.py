@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from speccascade_jax import base
+from speccascade_jax.models import families
 from speccascade_jax.models import kv_cache
 from speccascade_jax.models import protocol
 from speccascade_jax.models import tabular
+from speccascade_jax.models.gemma import config as gemma_config
+from speccascade_jax.models.gemma import step_model as gemma_step_model
 from speccascade_jax.models.t5 import config as t5_config
-from speccascade_jax.models.t5 import network
-from speccascade_jax.models.t5 import step_model as t5_step_model
 
 V = 5
 MAX_LENGTH = 8
@@ -42,13 +43,14 @@ class Case:
   model: protocol.StepModel
   params: base.Params
   decoder_only: bool = False
-  config: t5_config.T5Config | None = None  # None for tabular models.
+  config: families.Config | None = None  # None for tabular models.
 
   @functools.cached_property
   def uncached(self) -> np.ndarray:
     """Log-probabilities `[B, 1 + T, V]` behind the pending token and TEXT."""
     if self.config is not None:
-      logits = jax.jit(network.Transformer(self.config).apply)(
+      network = families.family_of(self.config).network(self.config)
+      logits = jax.jit(network.apply)(
         {'params': self.params}, INPUTS, np.pad(TEXT, ((0, 0), (1, 0)))
       )
       return np.asarray(jax.nn.log_softmax(logits))
@@ -77,21 +79,44 @@ def _t5_case() -> Case:
     relative_attention_num_buckets=8,
     relative_attention_max_distance=6,
   )
-  template = jax.eval_shape(
-    network.Transformer(config).init, jax.random.key(0), INPUTS, TEXT
+  return Case(
+    families.step_model(config), _normal_params(config), config=config
   )
-  leaves, tree = jax.tree.flatten(meta.unbox(template['params']))
-  # Normal throughout, so that norms and position biases matter.
+
+
+def _gemma_case(prefill_chunk: int = 1024, **settings) -> Case:
+  config = gemma_config.GemmaConfig(
+    vocab_size=V,
+    emb_dim=12,
+    num_layers=3,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=6,
+    mlp_dim=16,
+    **settings,
+  )
+  return Case(
+    gemma_step_model.step_model(config, prefill_chunk=prefill_chunk),
+    _normal_params(config),
+    decoder_only=True,
+    config=config,
+  )
+
+
+def _normal_params(config: families.Config):
+  """Normal throughout, so that norms and position biases matter."""
+  leaves, tree = jax.tree.flatten(meta.unbox(families.abstract_params(config)))
+  # Around one in T5, around zero in Gemma.
+  centre = float(isinstance(config, t5_config.T5Config))
   rng = np.random.default_rng(0)
   leaves = [
     rng.normal(0, leaf.shape[0] ** -0.5, leaf.shape)
     if leaf.ndim == 2
-    else rng.normal(1, 0.3, leaf.shape)
+    else rng.normal(centre, 0.3, leaf.shape)
     for leaf in leaves
   ]
   leaves = [jnp.asarray(leaf, jnp.float32) for leaf in leaves]
-  params = jax.tree.unflatten(tree, leaves)
-  return Case(t5_step_model.step_model(config), params, config=config)
+  return jax.tree.unflatten(tree, leaves)
 
 
 # Every StepModel of the package stands here.
@@ -106,7 +131,29 @@ CASES = {
     decoder_only=True,
   ),
   't5': lambda: _t5_case(),
+  'gemma_1': lambda: _gemma_case(),
+  'gemma_2': lambda: _gemma_case(
+    attention_pattern=('local', 'global'),
+    sliding_window=3,
+    query_pre_attn_scalar=5.0,
+    attn_logit_softcap=2.0,
+    final_logit_softcap=4.0,
+    use_post_norms=True,
+  ),
+  # Prompts of up to 5 tokens are read in parts of 2: a ring of a window of 2
+  # is written over while it is read.
+  'gemma_3': lambda: _gemma_case(
+    prefill_chunk=2,
+    attention_pattern=('local', 'local', 'global'),
+    sliding_window=2,
+    use_post_norms=True,
+    use_qk_norm=True,
+    rope_base=1e6,
+    rope_scale_factor=8.0,
+  ),
 }
+# The widest block that a test writes.
+WIDEST = 5
 
 
 @functools.cache
@@ -125,8 +172,8 @@ def case(request) -> Case:
 
 
 def _start(case: Case, inputs: np.ndarray = INPUTS) -> protocol.Start:
-  start = jax.jit(case.model.start, static_argnums=2)
-  return start(case.params, jnp.asarray(inputs), MAX_LENGTH)
+  start = jax.jit(case.model.start, static_argnums=(2, 3))
+  return start(case.params, jnp.asarray(inputs), MAX_LENGTH, WIDEST)
 
 
 def _text(start: protocol.Start, rows=slice(None)) -> jax.Array:
@@ -303,7 +350,9 @@ def check_end(case: Case, extend) -> None:
   start = _start(case)
   text, fresh = _text(start), case.uncached
   lengths, last = start.lengths, MAX_LENGTH - 1
-  _, cache = extend(case.params, start.cache, text[:, :last], lengths)
+  half = last // 2
+  _, cache = extend(case.params, start.cache, text[:, :half], lengths)
+  _, cache = extend(case.params, cache, text[:, half:last], lengths + half)
   over = jnp.concatenate([text[:, last:], text[:, :2]], axis=1)
   logits, cache = extend(case.params, cache, over, lengths + last)
   _assert_close(jax.nn.log_softmax(logits[:, 0]), fresh[:, last])
@@ -339,9 +388,14 @@ def test_lengths_and_tokens_are_traced(case):
 
 def test_equal_arguments_give_one_static_model(case):
   """So that a loop with the model for a static argument compiles once."""
-  if case.config is not None:
-    same_config = dataclasses.replace(case.config)
-    again = t5_step_model.step_model(same_config, eos_id=1)
+  if isinstance(case.config, gemma_config.GemmaConfig):
+    again = gemma_step_model.step_model(
+      dataclasses.replace(case.config),
+      eos_id=1,
+      prefill_chunk=2 if case.config.use_qk_norm else 1024,
+    )
+  elif case.config is not None:
+    again = families.step_model(dataclasses.replace(case.config), eos_id=1)
   else:
     again = tabular.step_model(V, case.decoder_only, eos_id=1)
   assert hash(again) == hash(case.model) and again == case.model

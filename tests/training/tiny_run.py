@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from speccascade_jax.checkpoints import native
+from speccascade_jax.models import families
 from speccascade_jax.models.t5 import config as t5_config
 from speccascade_jax.training import forward
 from speccascade_jax.training import optimizer
@@ -52,13 +52,15 @@ def batch(number, rows=4):
 
 
 def loss(label_smoothing=0.0):
-  return train_step.teacher_forcing(forward.t5(CONFIG), label_smoothing)
+  return train_step.teacher_forcing(
+    forward.teacher_forced(CONFIG), label_smoothing
+  )
 
 
 @functools.cache
 def _params():
   # In NumPy, since whoever gets them may donate them.
-  return jax.tree.map(np.asarray, native.init(CONFIG, jax.random.key(0)))
+  return jax.tree.map(np.asarray, families.init(CONFIG, jax.random.key(0)))
 
 
 def params():

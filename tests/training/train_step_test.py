@@ -141,7 +141,7 @@ def test_a_t5_learns_a_handful_of_sentences_by_heart():
 def test_bf16_computes_close_to_float32_and_keeps_float32_parameters():
   half = dataclasses.replace(tiny_run.CONFIG, dtype='bfloat16')
   batch = tiny_run.batch(0)
-  loss = train_step.teacher_forcing(forward.t5(half))
+  loss = train_step.teacher_forcing(forward.teacher_forced(half))
   params = tiny_run.params()
   grads = jax.eval_shape(
     jax.grad(lambda p: loss(p, None, batch, None)['loss']), params

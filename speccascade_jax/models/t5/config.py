@@ -6,6 +6,8 @@ import dataclasses
 
 import jax.numpy as jnp
 
+# A checkpoint that claims more is broken, or means harm: every layer is traced.
+MOST_LAYERS = 1000
 _ACTIVATIONS = ('relu', 'gelu', 'linear')
 
 
@@ -67,6 +69,10 @@ class T5Config:
       if not isinstance(value, int) or value < 1:
         raise ValueError(
           f'T5Config.{field} must be a positive integer, got {value!r}.'
+        )
+      if field.endswith('_layers') and value > MOST_LAYERS:
+        raise ValueError(
+          f'T5Config.{field} must be at most {MOST_LAYERS}, got {value}.'
         )
     unknown = [a for a in self.mlp_activations if a not in _ACTIVATIONS]
     if unknown or not self.mlp_activations:

@@ -1,8 +1,9 @@
-"""The building blocks of T5, with T5X's parameter names, shapes and axes."""
+"""What only T5 has: its norm, its position bias and its attention.
+
+Parameter names, shapes and logical axes are T5X's.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from flax import linen as nn
 import jax
@@ -10,40 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speccascade_jax import base
-
-_dense_init = nn.initializers.variance_scaling(
-  1.0, 'fan_in', 'truncated_normal'
-)
-
-
-class Dense(nn.Module):
-  """A matrix product without bias; `kernel [in, features]`.
-
-  Factors are rounded to `dtype`; `out_dtype`, if given, keeps the sums wider.
-  """
-
-  features: int
-  axes: tuple[str, str]
-  dtype: jnp.dtype
-  init_scale: float = 1.0
-  out_dtype: jnp.dtype | None = None
-
-  @nn.compact
-  def __call__(self, x: base.Array) -> base.Array:
-    def init(key, shape, dtype):
-      return self.init_scale * _dense_init(key, shape, dtype)
-
-    kernel = self.param(
-      'kernel',
-      nn.with_logical_partitioning(init, self.axes),
-      (x.shape[-1], self.features),
-      jnp.float32,
-    )
-    return jnp.matmul(
-      x.astype(self.dtype),
-      kernel.astype(self.dtype),
-      preferred_element_type=self.out_dtype,
-    )
+from speccascade_jax.models import layers
 
 
 class RMSNorm(nn.Module):
@@ -128,12 +96,12 @@ class Attention(nn.Module):
     joined = self.num_heads * self.head_dim
     # T5 does not divide attention logits by sqrt(D): its initialisation of
     # the query projection carries the factor instead.
-    self.query = Dense(
+    self.query = layers.Dense(
       joined, ('embed', 'joined_kv'), self.dtype, self.head_dim**-0.5
     )
-    self.key = Dense(joined, ('embed', 'joined_kv'), self.dtype)
-    self.value = Dense(joined, ('embed', 'joined_kv'), self.dtype)
-    self.out = Dense(self.emb_dim, ('joined_kv', 'embed'), self.dtype)
+    self.key = layers.Dense(joined, ('embed', 'joined_kv'), self.dtype)
+    self.value = layers.Dense(joined, ('embed', 'joined_kv'), self.dtype)
+    self.out = layers.Dense(self.emb_dim, ('joined_kv', 'embed'), self.dtype)
     self.dropout = nn.Dropout(self.dropout_rate, broadcast_dims=(-2,))
 
   def _split(self, x: base.Array) -> base.Array:
@@ -163,35 +131,3 @@ class Attention(nn.Module):
     mixed = jnp.einsum('bhkl,bhld->bhkd', weights, values)
     batch, _, length, _ = mixed.shape
     return self.out(mixed.swapaxes(1, 2).reshape(batch, length, -1))
-
-
-class MLP(nn.Module):
-  """The feed-forward block, gated when it has two activations (v1.1)."""
-
-  mlp_dim: int
-  activations: Sequence[str]
-  dropout_rate: float
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(self, x: base.Array, deterministic: bool) -> base.Array:
-    gated = len(self.activations) > 1
-    hidden = None
-    for i, activation in enumerate(self.activations):
-      part = Dense(
-        self.mlp_dim,
-        ('embed', 'mlp'),
-        self.dtype,
-        name=f'wi_{i}' if gated else 'wi',
-      )(x)
-      if activation == 'gelu':
-        # The tanh approximation, as T5 v1.1 was trained.
-        part = jax.nn.gelu(part, approximate=True)
-      elif activation == 'relu':
-        part = jax.nn.relu(part)
-      hidden = part if hidden is None else hidden * part
-    # One mask for all positions, as in T5X: cheaper, and as good.
-    hidden = nn.Dropout(self.dropout_rate, broadcast_dims=(-2,))(
-      hidden, deterministic=deterministic
-    )
-    return Dense(x.shape[-1], ('mlp', 'embed'), self.dtype, name='wo')(hidden)

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 
 from speccascade_jax import base
 from speccascade_jax.models import kv_cache
+from speccascade_jax.models import layers
 from speccascade_jax.models.t5 import config as t5_config
-from speccascade_jax.models.t5 import layers
+from speccascade_jax.models.t5 import layers as t5_layers
 
 KeysValues = tuple[base.Array, base.Array]  # 2 x [B, H, L, D]
 
@@ -33,8 +34,8 @@ class T5Cache:
   distance_bias: base.Array
 
 
-def _attention(config: t5_config.T5Config, name: str) -> layers.Attention:
-  return layers.Attention(
+def _attention(config: t5_config.T5Config, name: str) -> t5_layers.Attention:
+  return t5_layers.Attention(
     config.num_heads,
     config.head_dim,
     config.emb_dim,
@@ -44,8 +45,8 @@ def _attention(config: t5_config.T5Config, name: str) -> layers.Attention:
   )
 
 
-def _norm(config: t5_config.T5Config, name: str) -> layers.RMSNorm:
-  return layers.RMSNorm(
+def _norm(config: t5_config.T5Config, name: str) -> t5_layers.RMSNorm:
+  return t5_layers.RMSNorm(
     config.layer_norm_epsilon, config.compute_dtype, name=name
   )
 
@@ -66,8 +67,8 @@ def _dropout(config: t5_config.T5Config) -> nn.Dropout:
 
 def _position_bias(
   config: t5_config.T5Config, bidirectional: bool
-) -> layers.RelativePositionBias:
-  return layers.RelativePositionBias(
+) -> t5_layers.RelativePositionBias:
+  return t5_layers.RelativePositionBias(
     config.num_heads,
     config.relative_attention_num_buckets,
     config.relative_attention_max_distance,
@@ -230,7 +231,9 @@ class Transformer(nn.Module):
 
   def setup(self):
     config = self.config
-    self.token_embedder = _Embed(config)
+    self.token_embedder = layers.Embed(
+      config.vocab_size, config.emb_dim, config.compute_dtype
+    )
     self.encoder = Encoder(config)
     self.decoder = Decoder(config)
 
@@ -318,33 +321,6 @@ class Transformer(nn.Module):
       # Undoes the unit variance of the embedding (Mesh TensorFlow's rule).
       return self.token_embedder.attend(x) * self.config.emb_dim**-0.5
     return self.decoder.logits_dense(x)
-
-
-class _Embed(nn.Module):
-  """The token embedding `[V, E]`, also a head when it is tied."""
-
-  config: t5_config.T5Config
-
-  def setup(self):
-    self.embedding = self.param(
-      'embedding',
-      nn.with_logical_partitioning(
-        nn.initializers.normal(1.0), ('vocab', 'embed')
-      ),
-      (self.config.vocab_size, self.config.emb_dim),
-      jnp.float32,
-    )
-
-  def __call__(self, tokens: base.Array) -> base.Array:
-    return self.embedding[tokens].astype(self.config.compute_dtype)
-
-  def attend(self, x: base.Array) -> base.Array:
-    """Logits `[..., V]` of `x [..., E]`, summed in float32."""
-    return jnp.matmul(
-      x,
-      self.embedding.astype(self.config.compute_dtype).T,
-      preferred_element_type=jnp.float32,
-    )
 
 
 def _padding_bias(mask: base.Array) -> base.Array:

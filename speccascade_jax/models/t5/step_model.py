@@ -31,8 +31,9 @@ def _step_model(config: t5_config.T5Config, eos_id: int) -> protocol.StepModel:
   model = network.Transformer(config)
 
   def start(
-    params: base.Params, inputs: base.Array, max_length: int
+    params: base.Params, inputs: base.Array, max_length: int, widest: int = 1
   ) -> protocol.Start:
+    del widest  # There is a slot for every token.
     batch = inputs.shape[0]
     return protocol.Start(
       cache=model.apply(

@@ -1,0 +1,324 @@
+"""Gemma and T5 as llama.cpp keeps them in GGUF files."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+from sentencepiece import sentencepiece_model_pb2
+
+from speccascade_jax import base
+from speccascade_jax import vocabulary as vocabularies
+from speccascade_jax.checkpoints import errors
+from speccascade_jax.checkpoints import gguf_file
+from speccascade_jax.checkpoints import translate
+from speccascade_jax.models import families
+from speccascade_jax.models.gemma import config as gemma_config
+from speccascade_jax.models.t5 import config as t5_config
+
+# Generated code, which type checkers cannot see into.
+sentencepiece_proto: Any = sentencepiece_model_pb2
+
+# What the files do not say: it is the same in all models of a generation, or
+# follows from the depth.
+_GEMMA: dict[str, dict[str, Any]] = {
+  'gemma': {},
+  'gemma2': {
+    'attention_pattern': (gemma_config.LOCAL, gemma_config.GLOBAL),
+    'use_post_norms': True,
+  },
+  'gemma3': {
+    'attention_pattern': (gemma_config.LOCAL,) * 5 + (gemma_config.GLOBAL,),
+    'use_post_norms': True,
+    'use_qk_norm': True,
+  },
+}
+# Depth of the 27B models, which divide by the width of a head of E / H.
+_WIDE = {'gemma2': 46, 'gemma3': 62}
+
+
+def load(
+  path: str | os.PathLike[str],
+  dtype: str | None = None,
+  place: translate.Place = translate.put,
+) -> tuple[families.Config, base.Params, vocabularies.Vocabulary]:
+  """Reads a file.
+
+  Args:
+    path: a GGUF file of a Gemma (1 to 3, text) or a T5.
+    dtype: of the parameters in memory, float32 without.
+    place: see `translate.load`.
+
+  Raises:
+    CheckpointError: if it is another model, broken, or quantised in a way that
+      is not read.
+  """
+  file = gguf_file.File(pathlib.Path(path))
+  config = config_of(file)
+  table = table_of(config)
+  # Tied embeddings are sometimes written twice.
+  copies = {'output.weight'} - set(table)
+  params = translate.load(file, table, config, dtype, copies, place)
+  return config, params, vocabulary_of(file)
+
+
+class _Metadata:
+  """Lookups that name the key that is missing."""
+
+  def __init__(self, file: gguf_file.File, kind: str):
+    self._file, self._kind = file, kind
+
+  def get(self, key: str, default: Any = None) -> Any:
+    return self._file.metadata.get(f'{self._kind}.{key}', default)
+
+  def __getitem__(self, key: str) -> Any:
+    name = f'{self._kind}.{key}'
+    if name not in self._file.metadata:
+      raise errors.CheckpointError(f'{self._file.path} does not say {name}.')
+    return self._file.metadata[name]
+
+
+def config_of(file: gguf_file.File) -> families.Config:
+  """The model's shape; CheckpointError if it is none that is read."""
+  kind = file.metadata.get('general.architecture')
+  metadata = _Metadata(file, str(kind))
+  if kind not in (*_GEMMA, 't5'):
+    raise errors.CheckpointError(
+      f'{file.path} holds a {kind!r}; {", ".join([*_GEMMA, "t5"])} are read.'
+    )
+  if len(file.shapes.get('token_embd.weight', ())) != 2:
+    raise errors.CheckpointError(f'{file.path} has no token_embd.weight.')
+  try:
+    if kind == 't5':
+      return _t5_config(file, metadata)
+    return _gemma_config(file, str(kind), metadata)
+  except (ValueError, TypeError) as error:
+    raise errors.CheckpointError(f'{file.path}: {error}') from error
+
+
+def _gemma_config(file, kind, metadata) -> gemma_config.GemmaConfig:
+  settings = dict(_GEMMA[kind])
+  depth, heads = metadata['block_count'], metadata['attention.head_count']
+  width, head_dim = (
+    metadata['embedding_length'],
+    metadata['attention.key_length'],
+  )
+  rope_base = metadata.get('rope.freq_base', 10_000.0)
+  local_base, factor = rope_base, 1.0
+  if kind != 'gemma':
+    settings['sliding_window'] = metadata['attention.sliding_window']
+    wide = depth == _WIDE[kind]
+    settings['query_pre_attn_scalar'] = float(
+      width // heads if wide else head_dim
+    )
+  if kind == 'gemma2':
+    settings['attn_logit_softcap'] = metadata['attn_logit_softcapping']
+    settings['final_logit_softcap'] = metadata['final_logit_softcapping']
+  if kind == 'gemma3':
+    rope_base = metadata.get('rope.freq_base', 1_000_000.0)
+    local_base = metadata.get('rope.freq_base_swa', 10_000.0)
+    if metadata.get('rope.scaling.type', 'none') not in ('none', 'linear'):
+      raise ValueError(
+        f'rope.scaling.type {metadata["rope.scaling.type"]!r} is not known.'
+      )
+    factor = metadata.get('rope.scaling.factor', 1.0) or 1.0
+    # Zero stands for none.
+    cap = metadata.get('final_logit_softcapping') or None
+    settings['final_logit_softcap'] = cap
+  return gemma_config.GemmaConfig(
+    vocab_size=file.shapes['token_embd.weight'][0],
+    emb_dim=width,
+    num_layers=depth,
+    num_heads=heads,
+    num_kv_heads=metadata['attention.head_count_kv'],
+    head_dim=head_dim,
+    mlp_dim=metadata['feed_forward_length'],
+    rope_base=float(rope_base),
+    local_rope_base=float(local_base),
+    rope_scale_factor=float(factor),
+    # Stored as a float32: 9.99999997e-07.
+    rms_norm_epsilon=float(
+      f'{metadata["attention.layer_norm_rms_epsilon"]:.6g}'
+    ),
+    **settings,
+  )
+
+
+def _t5_config(file, metadata) -> t5_config.T5Config:
+  gated = 'enc.blk.0.ffn_gate.weight' in file.shapes
+  depth = metadata['block_count']
+  return t5_config.T5Config(
+    vocab_size=file.shapes['token_embd.weight'][0],
+    emb_dim=metadata['embedding_length'],
+    num_heads=metadata['attention.head_count'],
+    head_dim=metadata['attention.key_length'],
+    mlp_dim=metadata['feed_forward_length'],
+    num_encoder_layers=depth,
+    num_decoder_layers=metadata.get('decoder_block_count', depth),
+    mlp_activations=('gelu', 'linear') if gated else ('relu',),
+    logits_via_embedding='output.weight' not in file.shapes,
+    relative_attention_num_buckets=metadata['attention.relative_buckets_count'],
+    layer_norm_epsilon=float(f'{metadata["attention.layer_norm_epsilon"]:.6g}'),
+  )
+
+
+def table_of(config: families.Config) -> translate.Table:
+  """llama.cpp's names of a model's tensors, and what they become."""
+  if isinstance(config, t5_config.T5Config):
+    return _t5_table(config)
+  return _gemma_table(config)
+
+
+def _norm(target: str) -> tuple[translate.Part, ...]:
+  """A Gemma's norm, stored as one plus the weight."""
+  return translate.converted(f'{target}/scale', lambda x: x - 1)
+
+
+def _gemma_table(config: gemma_config.GemmaConfig) -> translate.Table:
+  matrices = {
+    'attn_q': 'attention/query',
+    'attn_k': 'attention/key',
+    'attn_v': 'attention/value',
+    'attn_output': 'attention/out',
+    'ffn_gate': 'mlp/wi_0',
+    'ffn_up': 'mlp/wi_1',
+    'ffn_down': 'mlp/wo',
+  }
+  norms = {'attn_norm': 'pre_attention_norm', 'ffn_norm': 'pre_mlp_norm'}
+  if config.use_post_norms:
+    norms |= {
+      'post_attention_norm': 'post_attention_norm',
+      'post_ffw_norm': 'post_mlp_norm',
+    }
+  if config.use_qk_norm:
+    norms |= {
+      'attn_q_norm': 'attention/query_norm',
+      'attn_k_norm': 'attention/key_norm',
+    }
+  table = {
+    'token_embd.weight': translate.as_is('token_embedder/embedding'),
+    'output_norm.weight': _norm('decoder/final_norm'),
+  }
+  for i in range(config.num_layers):
+    there, here = f'blk.{i}', f'decoder/layers_{i}'
+    for theirs, ours in matrices.items():
+      table[f'{there}.{theirs}.weight'] = translate.transposed(
+        f'{here}/{ours}/kernel'
+      )
+    for theirs, ours in norms.items():
+      table[f'{there}.{theirs}.weight'] = _norm(f'{here}/{ours}')
+  return table
+
+
+def _t5_table(config: t5_config.T5Config) -> translate.Table:
+  table = {'token_embd.weight': translate.as_is('token_embedder/embedding')}
+  if not config.logits_via_embedding:
+    table['output.weight'] = translate.transposed('decoder/logits_dense/kernel')
+  matrices = {'q': 'query', 'k': 'key', 'v': 'value', 'o': 'out'}
+  if len(config.mlp_activations) > 1:
+    mlp = {'ffn_gate': 'wi_0', 'ffn_up': 'wi_1', 'ffn_down': 'wo'}
+  else:
+    mlp = {'ffn_up': 'wi', 'ffn_down': 'wo'}
+  stacks = (
+    ('enc', 'encoder', config.num_encoder_layers, {'attn': 'attention'}),
+    (
+      'dec',
+      'decoder',
+      config.num_decoder_layers,
+      {'attn': 'self_attention', 'cross_attn': 'encoder_decoder_attention'},
+    ),
+  )
+  norms = {
+    'attention': 'pre_attention_layer_norm',
+    'self_attention': 'pre_self_attention_layer_norm',
+    'encoder_decoder_attention': 'pre_cross_attention_layer_norm',
+  }
+  for short, stack, depth, attentions in stacks:
+    table[f'{short}.output_norm.weight'] = translate.as_is(
+      f'{stack}/{stack}_norm/scale'
+    )
+    table[f'{short}.blk.0.attn_rel_b.weight'] = translate.transposed(
+      f'{stack}/relpos_bias/rel_embedding'
+    )
+    for i in range(depth):
+      there, here = f'{short}.blk.{i}', f'{stack}/layers_{i}'
+      for theirs, ours in attentions.items():
+        table[f'{there}.{theirs}_norm.weight'] = translate.as_is(
+          f'{here}/{norms[ours]}/scale'
+        )
+        for letter, matrix in matrices.items():
+          table[f'{there}.{theirs}_{letter}.weight'] = translate.transposed(
+            f'{here}/{ours}/{matrix}/kernel'
+          )
+      table[f'{there}.ffn_norm.weight'] = translate.as_is(
+        f'{here}/pre_mlp_layer_norm/scale'
+      )
+      for theirs, ours in mlp.items():
+        table[f'{there}.{theirs}.weight'] = translate.transposed(
+          f'{here}/mlp/{ours}/kernel'
+        )
+  return table
+
+
+def vocabulary_of(file: gguf_file.File) -> vocabularies.Vocabulary:
+  """The SentencePiece model that the metadata were made from.
+
+  Raises:
+    CheckpointError: if the metadata hold no such vocabulary.
+  """
+  metadata = _Metadata(file, 'tokenizer.ggml')
+  kinds = {
+    'llama': sentencepiece_proto.TrainerSpec.BPE,
+    't5': sentencepiece_proto.TrainerSpec.UNIGRAM,
+  }
+  if metadata['model'] not in kinds:
+    raise errors.CheckpointError(
+      f'{file.path} has a {metadata["model"]!r} tokenizer; '
+      f'{" and ".join(kinds)} are read.'
+    )
+  pieces, scores, types = (
+    metadata[key] for key in ('tokens', 'scores', 'token_type')
+  )
+  if not len(pieces) == len(scores) == len(types):
+    raise errors.CheckpointError(
+      f'{file.path} has {len(pieces)} tokens, {len(scores)} scores and '
+      f'{len(types)} types.'
+    )
+  model = sentencepiece_proto.ModelProto()
+  unknown = metadata.get('unknown_token_id', 2)
+  enum = sentencepiece_proto.ModelProto.SentencePiece
+  for i, (piece, score, kind) in enumerate(zip(pieces, scores, types)):
+    # Runs of spaces are stored as such, others as SentencePiece has them.
+    piece = piece.replace(' ', '\u2581')
+    if i == unknown:
+      # Whatever the file says: the library asks for exactly one.
+      kind = enum.UNKNOWN
+    elif kind == enum.UNKNOWN:
+      kind = enum.NORMAL
+    model.pieces.add(piece=piece, score=score, type=kind)
+  trainer = model.trainer_spec
+  trainer.model_type = kinds[metadata['model']]
+  trainer.vocab_size = len(pieces)
+  trainer.byte_fallback = enum.BYTE in types
+  trainer.unk_id = unknown
+  trainer.bos_id = metadata.get('bos_token_id', -1)
+  trainer.eos_id = metadata.get('eos_token_id', 1)
+  trainer.pad_id = metadata.get('padding_token_id', -1)
+  for name in ('unk', 'bos', 'eos', 'pad'):
+    at = getattr(trainer, f'{name}_id')
+    if 0 <= at < len(pieces):
+      setattr(trainer, f'{name}_piece', pieces[at])
+  normalizer = model.normalizer_spec
+  normalizer.name = 'identity'
+  normalizer.add_dummy_prefix = bool(metadata.get('add_space_prefix', True))
+  normalizer.remove_extra_whitespaces = bool(
+    metadata.get('remove_extra_whitespaces', False)
+  )
+  normalizer.escape_whitespaces = True
+  charsmap = metadata.get('precompiled_charsmap')
+  if charsmap:
+    normalizer.precompiled_charsmap = bytes(x & 255 for x in charsmap)
+  return vocabularies.Vocabulary(
+    vocabularies.SentencePieces(model.SerializeToString(), file.path)
+  )

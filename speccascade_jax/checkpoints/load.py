@@ -1,0 +1,157 @@
+"""The front door: a checkpoint of any format that is read here.
+
+    checkpoint = load.load('flan-t5-small', dtype='bfloat16')
+
+What it is shows in the path itself: a folder of this package, of Hugging Face,
+of T5X or of Orbax, a GGUF file, or `hf://owner/name` on Hugging Face's hub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+import dataclasses
+import hashlib
+import os
+
+from speccascade_jax import base
+from speccascade_jax import vocabulary as vocabularies
+from speccascade_jax.checkpoints import errors
+from speccascade_jax.checkpoints import gguf_models
+from speccascade_jax.checkpoints import hub
+from speccascade_jax.checkpoints import huggingface
+from speccascade_jax.checkpoints import native
+from speccascade_jax.checkpoints import orbax_models
+from speccascade_jax.checkpoints import safetensors_source
+from speccascade_jax.checkpoints import t5x
+from speccascade_jax.checkpoints import translate
+from speccascade_jax.models import families
+
+# Of each file, how much a digest reads at either end.
+_DIGEST_BYTES = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """What a checkpoint holds.
+
+  Attributes:
+    config: the model's shape.
+    params: the plain pytree of arrays under 'params'.
+    format: such as 'native' or 'huggingface'.
+    vocabulary: that lies with the weights; None if none does.
+    digest: 16 hexadecimal digits that change with the files' content.
+  """
+
+  config: families.Config
+  params: base.Params
+  format: str
+  vocabulary: vocabularies.Vocabulary | None
+  digest: str
+
+
+def load(
+  path: str | os.PathLike[str],
+  dtype: str | None = None,
+  place: translate.Place = translate.put,
+) -> Checkpoint:
+  """Reads a checkpoint.
+
+  Args:
+    path: a folder, a GGUF file, or `hf://owner/name[@revision]`.
+    dtype: of the parameters in memory, such as 'bfloat16'; as stored without.
+    place: puts a parameter where it belongs, sharded or not; see `translate`.
+
+  Raises:
+    CheckpointError: if it is no checkpoint, or cannot be used.
+  """
+  local = hub.local(path)
+  name = format_of(local)
+  vocabulary = None
+  if name == 'gguf':
+    # The one format whose vocabulary is no file of its own.
+    config, params, vocabulary = gguf_models.load(local, dtype, place)
+  else:
+    config, params = _FOLDERS[name](local, dtype, place)
+    if vocabularies.find(local) is not None:
+      vocabulary = vocabularies.Vocabulary(local)
+  return Checkpoint(config, params, name, vocabulary, digest(local))
+
+
+def format_of(path: hub.AnyPath) -> str:
+  """Which format a path holds, by what lies there; reads next to nothing.
+
+  Raises:
+    CheckpointError: if it is none that is known.
+  """
+  if not path.exists():
+    raise errors.CheckpointError(f'There is no checkpoint at {path}.')
+  if path.is_file() and path.suffix == '.gguf':
+    return 'gguf'
+  config = path / native.CONFIG_FILE
+  if config.is_file():
+    content = safetensors_source.read_json(config)
+    if 'family' in content:
+      return 'native'
+    if 'model_type' in content:
+      return 'huggingface'
+    raise errors.CheckpointError(
+      f"{config} has neither a 'family' (a folder of this package) nor a "
+      "'model_type' (one of Hugging Face's)."
+    )
+  if orbax_models.item(path) is not None:
+    return 'orbax'
+  if (path / t5x.INDEX_FILE).is_file():
+    return 't5x'
+  raise errors.CheckpointError(
+    f'{path} is no checkpoint that is known: expected a folder with '
+    f'{native.CONFIG_FILE} and {native.WEIGHTS_FILE} (of this package or of '
+    "Hugging Face), a step of T5X (with a file 'checkpoint') or of Orbax (with "
+    '_METADATA), or a .gguf file.'
+  )
+
+
+def _native(path, dtype, place):
+  del place  # Small enough for one device.
+  return native.load(path, dtype)
+
+
+_FOLDERS: dict[
+  str,
+  Callable[
+    [hub.AnyPath, str | None, translate.Place],
+    tuple[families.Config, base.Params],
+  ],
+] = {
+  'native': _native,
+  'huggingface': huggingface.load,
+  't5x': t5x.load,
+  'orbax': orbax_models.load,
+}
+
+
+def digest(path: hub.AnyPath) -> str:
+  """What a checkpoint holds, as 16 hexadecimal digits.
+
+  Of names, sizes and both ends of its files rather than all of their bytes:
+  the largest have tens of gigabytes.
+  """
+  files = sorted(_files(path)) if path.is_dir() else [path]
+  total = hashlib.sha256()
+  for file in files:
+    found = file.stat()  # In a bucket it has no st_size.
+    size = int(getattr(found, 'st_size', 0) or getattr(found, 'length', 0))
+    name = file.relative_to(path) if path.is_dir() else file.name
+    total.update(f'{name} {size}\n'.encode())
+    with file.open('rb') as stream:
+      total.update(stream.read(_DIGEST_BYTES))
+      stream.seek(max(0, size - _DIGEST_BYTES))
+      total.update(stream.read(_DIGEST_BYTES))
+  return total.hexdigest()[:16]
+
+
+def _files(folder: hub.AnyPath) -> Iterator[hub.AnyPath]:
+  for path in folder.iterdir():
+    if path.is_dir():
+      yield from _files(path)
+    else:
+      yield path

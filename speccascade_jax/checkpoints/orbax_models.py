@@ -1,0 +1,256 @@
+"""T5 as current T5X writes it, and Gemma as it was published: Orbax folders.
+
+Of Gemma both styles of names are read, nested dictionaries and one of flat
+keys: {'transformer': {'layer_0': {'attn': {'q_einsum': {'w': ...}}}}} and
+{'transformer/layer_0/attn/q_einsum': {'w': ...}}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import json
+import re
+from typing import Any
+
+from etils import epath
+import orbax.checkpoint as ocp
+
+from speccascade_jax import base
+from speccascade_jax.checkpoints import errors
+from speccascade_jax.checkpoints import hub
+from speccascade_jax.checkpoints import t5x
+from speccascade_jax.checkpoints import tensorstore_source
+from speccascade_jax.checkpoints import translate
+from speccascade_jax.models import families
+from speccascade_jax.models.gemma import config as gemma_config
+
+_METADATA = '_METADATA'
+# What a step's folder may call the part with the parameters.
+_ITEMS = ('state', 'default', 'items', 'params')
+# Of a Gemma 3 that also sees images.
+_IMAGES = re.compile(r'vision_encoder/|embedder/mm_|siglip')
+
+
+def item(folder: hub.AnyPath) -> hub.AnyPath | None:
+  """The folder with the arrays: this one, or a part of a step."""
+  for candidate in (folder, *(folder / name for name in _ITEMS)):
+    if (candidate / _METADATA).is_file():
+      return candidate
+  return None
+
+
+def load(
+  directory: hub.AnyPath,
+  dtype: str | None = None,
+  place: translate.Place = translate.put,
+) -> tuple[families.Config, base.Params]:
+  """Reads a step of T5X's or Orbax's manager, or what it holds.
+
+  Raises:
+    CheckpointError: if it is neither a T5 nor a Gemma, or broken.
+  """
+  folder = item(epath.Path(directory))
+  if folder is None:
+    raise errors.CheckpointError(f'{directory} is no Orbax checkpoint.')
+  source = open_folder(folder)
+  if 'embedder/input_embedding' in source.shapes:
+    config = gemma_config_of(source)
+    table = gemma_table(config, source.shapes)
+    images = [name for name in source.shapes if _IMAGES.match(name)]
+    return config, translate.load(source, table, config, dtype, images, place)
+  return t5x.read(source, dtype, place)
+
+
+def open_folder(folder: epath.Path) -> tensorstore_source.Arrays:
+  """The model's arrays under the names that both styles have in common."""
+  try:
+    found = ocp.PyTreeCheckpointer().metadata(folder)
+    tree = getattr(found.item_metadata, 'tree', found.item_metadata)
+    if not isinstance(tree, Mapping):
+      raise ValueError('it lists no arrays, or some of them are gone.')
+    leaves = _leaves(tree)
+    stored = json.loads((folder / _METADATA).read_text())
+  except Exception as error:  # Orbax's own, of many kinds.
+    raise errors.CheckpointError(
+      f'{folder} has no metadata that Orbax can read: {error}'
+    ) from error
+  driver = 'zarr3' if stored.get('use_zarr3') else 'zarr'
+  ocdbt = stored.get('use_ocdbt', (folder / 'manifest.ocdbt').exists())
+  specs: dict[str, dict[str, Any]] = {}
+  for keys in leaves:
+    name = _common_name(keys)
+    if name is None:
+      continue
+    store = tensorstore_source.kvstore(folder)
+    path = '.'.join(keys)
+    if ocdbt:
+      store = {'driver': 'ocdbt', 'base': store, 'path': f'{path}/'}
+    else:
+      store['path'] += f'{path}/'
+    specs[name] = {'driver': driver, 'kvstore': store}
+  return tensorstore_source.Arrays(folder, specs)
+
+
+def _leaves(tree: Any, keys: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+  if isinstance(tree, Mapping):
+    return [
+      leaf
+      for key, value in tree.items()
+      for leaf in _leaves(value, (*keys, key))
+    ]
+  return [keys]
+
+
+def _common_name(keys: tuple[str, ...]) -> str | None:
+  """'layer_0/attn/q_einsum', whatever the style; None for optimizer state."""
+  parts = '/'.join(keys).split('/')
+  if parts[0] == 'target':  # T5X's train state.
+    return '/'.join(parts[1:])
+  if parts[0] in ('state', 'step', 'flax_mutables', 'opt_state'):
+    return None
+  if parts[0] in ('transformer', 'params'):
+    parts = parts[1:]
+  if parts[-1] == 'w':
+    parts = parts[:-1]
+  return '/'.join(parts)
+
+
+def gemma_config_of(source: translate.Source) -> gemma_config.GemmaConfig:
+  """The shape of the Gemma that has these tensors.
+
+  Shapes tell its generation and its sizes; windows, soft-caps and scales are
+  those that models of that generation and size were published with.
+  """
+  shapes = source.shapes
+
+  def shape(name: str) -> tuple[int, ...]:
+    if name not in shapes:
+      raise errors.CheckpointError(
+        f'{source.path} is no Gemma: it has no {name}, but '
+        f'{errors.first(sorted(shapes))}.'
+      )
+    return shapes[name]
+
+  vocab_size, emb_dim = shape('embedder/input_embedding')
+  first = 'layer_0/attn/'
+  if f'{first}qkv_einsum' in shapes:
+    _, heads, _, head_dim = shape(f'{first}qkv_einsum')
+    kv_heads = heads
+  else:
+    heads, _, head_dim = shape(f'{first}q_einsum')
+    _, kv_heads, *_ = shape(f'{first}kv_einsum')
+  depth = len({name for name in shapes if _ATTENTION_OUT.fullmatch(name)})
+  settings: dict[str, Any] = {}
+  # The 27B models divide by the width of a head of E / H, not by their D.
+  scalar = emb_dim // heads if head_dim == 128 else head_dim
+  if 'layer_0/attn/_query_norm/scale' in shapes:
+    settings = dict(
+      attention_pattern=(gemma_config.LOCAL,) * 5 + (gemma_config.GLOBAL,),
+      sliding_window=512 if emb_dim < 2560 else 1024,
+      query_pre_attn_scalar=float(scalar),
+      use_post_norms=True,
+      use_qk_norm=True,
+      rope_base=1_000_000.0,
+      rope_scale_factor=1.0 if emb_dim < 2560 else 8.0,
+    )
+  elif 'layer_0/post_attention_norm/scale' in shapes:
+    settings = dict(
+      attention_pattern=(gemma_config.LOCAL, gemma_config.GLOBAL),
+      sliding_window=4096,
+      query_pre_attn_scalar=float(scalar),
+      attn_logit_softcap=50.0,
+      final_logit_softcap=30.0,
+      use_post_norms=True,
+    )
+  try:
+    return gemma_config.GemmaConfig(
+      vocab_size=vocab_size,
+      emb_dim=emb_dim,
+      num_layers=depth,
+      num_heads=heads,
+      num_kv_heads=kv_heads,
+      head_dim=head_dim,
+      mlp_dim=shape('layer_0/mlp/linear')[0],
+      **settings,
+    )
+  except ValueError as error:
+    raise errors.CheckpointError(f'{source.path}: {error}') from error
+
+
+_ATTENTION_OUT = re.compile(r'layer_\d+/attn/attn_vec_einsum')
+
+
+def gemma_table(
+  config: gemma_config.GemmaConfig, shapes: Mapping[str, tuple[int, ...]]
+) -> translate.Table:
+  """The published names of a Gemma's tensors, and what they become."""
+  joined = config.num_heads * config.head_dim
+  emb_dim = config.emb_dim
+
+  def heads_in(x):  # [H, E, D] to [E, H D]
+    return x.swapaxes(0, 1).reshape(emb_dim, -1)
+
+  norms = {
+    'pre_attention_norm': 'pre_attention_norm',
+    'pre_ffw_norm': 'pre_mlp_norm',
+  }
+  if config.use_post_norms:
+    norms |= {
+      'post_attention_norm': 'post_attention_norm',
+      'post_ffw_norm': 'post_mlp_norm',
+    }
+  if config.use_qk_norm:
+    norms |= {
+      'attn/_query_norm': 'attention/query_norm',
+      'attn/_key_norm': 'attention/key_norm',
+    }
+  table = {
+    'embedder/input_embedding': translate.as_is('token_embedder/embedding'),
+    'final_norm/scale': translate.as_is('decoder/final_norm/scale'),
+  }
+  for i in range(config.num_layers):
+    there, here = f'layer_{i}', f'decoder/layers_{i}'
+    attention = f'{here}/attention'
+    names = ('query', 'key', 'value')
+    if f'{there}/attn/qkv_einsum' in shapes:
+      table[f'{there}/attn/qkv_einsum'] = tuple(
+        translate.Part(f'{attention}/{name}/kernel', _of(n, heads_in))
+        for n, name in enumerate(names)
+      )
+    else:
+      table[f'{there}/attn/q_einsum'] = translate.converted(
+        f'{attention}/query/kernel', heads_in
+      )
+      table[f'{there}/attn/kv_einsum'] = tuple(
+        translate.Part(f'{attention}/{name}/kernel', _of(n, heads_in))
+        for n, name in enumerate(names[1:])
+      )
+    table[f'{there}/attn/attn_vec_einsum'] = translate.converted(
+      f'{attention}/out/kernel', lambda x: x.reshape(joined, emb_dim)
+    )
+    gating = f'{there}/mlp/gating_einsum'
+    # Gemma 1 keeps it [2, E, F], later ones [2, F, E].
+    turned = shapes.get(gating, ())[1:] != (emb_dim, config.mlp_dim)
+    table[gating] = tuple(
+      translate.Part(
+        f'{here}/mlp/wi_{n}/kernel', _of(n, _turn if turned else _same)
+      )
+      for n in (0, 1)
+    )
+    table[f'{there}/mlp/linear'] = translate.as_is(f'{here}/mlp/wo/kernel')
+    for theirs, ours in norms.items():
+      table[f'{there}/{theirs}/scale'] = translate.as_is(f'{here}/{ours}/scale')
+  return table
+
+
+def _of(n: int, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+  """Of several matrices in one array the one at n, converted."""
+  return lambda x: convert(x[n])
+
+
+def _turn(x: Any) -> Any:
+  return x.T
+
+
+def _same(x: Any) -> Any:
+  return x

@@ -1,0 +1,124 @@
+"""Tensors in safetensors files: one file, or several under an index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import safetensors
+
+from speccascade_jax.checkpoints import errors
+
+WEIGHTS_FILE = 'model.safetensors'
+INDEX_FILE = 'model.safetensors.index.json'
+
+# Beyond it a JSON file is not the description of a checkpoint.
+_LONGEST_JSON = 64 * 2**20
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """An object in a JSON file.
+
+  Raises:
+    CheckpointError: if it is missing, too long, not JSON, or no object.
+  """
+  if not path.is_file():
+    raise errors.CheckpointError(f'{path} is missing.')
+  if path.stat().st_size > _LONGEST_JSON:
+    raise errors.CheckpointError(
+      f'{path} has {path.stat().st_size} bytes, too many for what it should be.'
+    )
+  try:
+    content = json.loads(path.read_text(encoding='utf-8'))
+  except (ValueError, RecursionError) as error:
+    raise errors.CheckpointError(f'{path} is not valid JSON: {error}') from None
+  if not isinstance(content, dict):
+    raise errors.CheckpointError(
+      f'{path} must hold an object, got {str(content)[:40]!r}.'
+    )
+  return content
+
+
+def _is_beside(name: Any) -> bool:
+  """Whether an index names a file of its own folder."""
+  return (
+    isinstance(name, str)
+    and pathlib.PurePath(name).name == name
+    and name.endswith('.safetensors')
+  )
+
+
+class Files:
+  """A `translate.Source` over one or more safetensors files."""
+
+  def __init__(self, path: pathlib.Path, files: Sequence[pathlib.Path]):
+    self.path = str(path)
+    self._of: dict[str, Any] = {}
+    self.shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+      handle = self._open(file)
+      for name in handle.keys():  # noqa: SIM118  It is no mapping.
+        self._of[name] = handle
+        self.shapes[name] = tuple(handle.get_slice(name).get_shape())
+
+  def _open(self, file: pathlib.Path):
+    if not file.is_file():
+      raise errors.CheckpointError(
+        f'{file} is missing: the index of {self.path} names it. Has the '
+        'checkpoint been downloaded as a whole?'
+      )
+    try:
+      return safetensors.safe_open(str(file), framework='numpy')
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
+      raise errors.CheckpointError(
+        f'{file} cannot be read ({file.stat().st_size} bytes): it is cut short '
+        f'or no safetensors file. {error}'
+      ) from error
+
+  def read(
+    self, name: str, first: int = 0, end: int | None = None
+  ) -> np.ndarray:
+    try:
+      if not self.shapes[name]:
+        return self._of[name].get_tensor(name)
+      return self._of[name].get_slice(name)[first:end]
+    except safetensors.SafetensorError as error:
+      raise ValueError(str(error)) from error
+
+
+def open_folder(folder: pathlib.Path) -> Files:
+  """The tensors of a folder, in one file or in shards.
+
+  Raises:
+    CheckpointError: if there are none, or a file is missing or broken.
+  """
+  index, single = folder / INDEX_FILE, folder / WEIGHTS_FILE
+  if not index.is_file():
+    if not single.is_file():
+      raise errors.CheckpointError(
+        f'{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}. Weights in '
+        'another form (pytorch_model.bin) are not read, since unpickling them '
+        'runs code; convert them with transformers: '
+        '`AutoModel.from_pretrained(...).save_pretrained(...)`.'
+      )
+    return Files(single, [single])
+  content = read_json(index)
+  where = content.get('weight_map')
+  if not isinstance(where, dict) or not where:
+    raise errors.CheckpointError(f'{index} has no weight_map.')
+  for name in where.values():
+    if not _is_beside(name):
+      raise errors.CheckpointError(
+        f'{index} names {name!r}, which is no safetensors file beside it.'
+      )
+  files = [folder / name for name in sorted(set(where.values()))]
+  source = Files(folder, files)
+  lacking = sorted(set(where) - set(source.shapes))
+  if lacking:
+    raise errors.CheckpointError(
+      f'{index} promises {errors.first(lacking)}, but the files do not hold it.'
+    )
+  return source

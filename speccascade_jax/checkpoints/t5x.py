@@ -1,0 +1,205 @@
+"""T5 as T5X writes it: one zarr array a parameter and an index, or Orbax.
+
+    checkpoint_1000000/
+      checkpoint                       msgpack: {'version', 'optimizer': ...}
+      target.decoder.decoder_norm.scale/.zarray, 0, ...
+
+The parameters' names are ours. What a checkpoint does not hold is the config:
+the shapes tell it. Layers that were scanned over lie in one array with an axis
+of layers behind the first (T5X's `scalable_t5`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import pathlib
+import re
+from typing import Any
+
+from etils import epath
+from flax import serialization
+import numpy as np
+
+from speccascade_jax import base
+from speccascade_jax.checkpoints import errors
+from speccascade_jax.checkpoints import hub
+from speccascade_jax.checkpoints import tensorstore_source
+from speccascade_jax.checkpoints import translate
+from speccascade_jax.models import families
+from speccascade_jax.models.t5 import config as t5_config
+
+INDEX_FILE = 'checkpoint'
+# Stack -> the first axis of layers, and its attention.
+_STACKS = {'encoder': 'attention', 'decoder': 'self_attention'}
+_LAYER = re.compile(r'(encoder|decoder)/layers_(\d+)/')
+
+
+def load(
+  directory: hub.AnyPath,
+  dtype: str | None = None,
+  place: translate.Place = translate.put,
+) -> tuple[families.Config, base.Params]:
+  """Reads `checkpoint_N`, optimizer state left aside.
+
+  Raises:
+    CheckpointError: if it is no checkpoint of a T5, or broken.
+  """
+  return read(open_folder(epath.Path(directory)), dtype, place)
+
+
+def read(
+  source: translate.Source, dtype: str | None, place: translate.Place
+) -> tuple[families.Config, base.Params]:
+  """The same from tensors that have T5X's names, wherever they lie."""
+  config = config_of(source)
+  table = table_of(config, source.shapes)
+  _check_scanned_biases(source)
+  return config, translate.load(source, table, config, dtype, (), place)
+
+
+def open_folder(folder: epath.Path) -> tensorstore_source.Arrays:
+  """The arrays under 'target'; errors as in `load`."""
+  index = folder / INDEX_FILE
+  try:
+    content = serialization.msgpack_restore(index.read_bytes())
+  except Exception as error:  # msgpack's own, of many kinds.
+    raise errors.CheckpointError(
+      f'{index} is no index of T5X (msgpack): {error}'
+    ) from error
+  state = content.get('optimizer') if isinstance(content, dict) else None
+  if not isinstance(state, dict) or not isinstance(state.get('target'), dict):
+    raise errors.CheckpointError(f'{index} has no optimizer/target.')
+  specs, inline = {}, {}
+  for name, leaf in _leaves(state['target']).items():
+    if isinstance(leaf, np.ndarray):
+      inline[name] = leaf
+      continue
+    place = _stored_path(leaf)
+    if place is None:
+      raise errors.CheckpointError(
+        f'{index}: {name} is neither an array nor the place of one: '
+        f'{str(leaf)[:80]!r}.'
+      )
+    store = tensorstore_source.kvstore(folder)
+    store['path'] += f'{place}/'
+    specs[name] = {'driver': 'zarr', 'kvstore': store}
+  return tensorstore_source.Arrays(folder, specs, inline)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """By name, 'encoder/...'; what describes an array is a leaf."""
+  found: dict[str, Any] = {}
+  for key, value in tree.items():
+    if isinstance(value, dict) and 'driver' not in value:
+      found |= _leaves(value, f'{prefix}{key}/')
+    else:
+      found[f'{prefix}{key}'] = value
+  return found
+
+
+def _stored_path(leaf: Any) -> str | None:
+  """The folder of an array below that of the checkpoint."""
+  if not isinstance(leaf, dict):
+    return None
+  store = leaf.get('kvstore')
+  path = store.get('path') if isinstance(store, dict) else None
+  path = path or leaf.get('path')  # tensorstore before 0.1.14.
+  if not isinstance(path, str):
+    return None
+  parts = pathlib.PurePosixPath(path)
+  return None if parts.is_absolute() or '..' in parts.parts else path.strip('/')
+
+
+def config_of(source: translate.Source) -> t5_config.T5Config:
+  """The shape of the model that has these tensors."""
+  shapes = source.shapes
+
+  def shape(*names: str) -> tuple[int, ...]:
+    for name in names:
+      if name in shapes:
+        return shapes[name]
+    raise errors.CheckpointError(
+      f'{source.path} is no T5 of T5X: it has no {" or ".join(names)}, but '
+      f'{errors.first(sorted(shapes))}.'
+    )
+
+  vocab_size, emb_dim = shape('token_embedder/embedding')
+  depths = {}
+  for stack, attention in _STACKS.items():
+    scanned = f'{stack}/{stack}/{attention}/query/kernel'
+    if scanned in shapes:
+      depths[stack] = shapes[scanned][1]
+    else:
+      found = {
+        int(m[2]) for m in map(_LAYER.match, shapes) if m and m[1] == stack
+      }
+      depths[stack] = 1 + max(found, default=-1)
+  block = 'encoder/layers_0/'
+  if 'encoder/encoder/attention/query/kernel' in shapes:
+    block = 'encoder/encoder/'
+  heads, *_, buckets = shape(
+    'encoder/relpos_bias/rel_embedding',
+    'encoder/encoder/relpos_bias/rel_embedding',
+  )
+  gated = f'{block}mlp/wi_0/kernel' in shapes
+  wi = shape(f'{block}mlp/wi_0/kernel', f'{block}mlp/wi/kernel')
+  joined = shape(f'{block}attention/query/kernel')[-1]
+  try:
+    return t5_config.T5Config(
+      vocab_size=vocab_size,
+      emb_dim=emb_dim,
+      num_heads=heads,
+      head_dim=joined // heads,
+      mlp_dim=wi[-1],
+      num_encoder_layers=depths['encoder'],
+      num_decoder_layers=depths['decoder'],
+      mlp_activations=('gelu', 'linear') if gated else ('relu',),
+      logits_via_embedding='decoder/logits_dense/kernel' not in shapes,
+      relative_attention_num_buckets=buckets,
+    )
+  except ValueError as error:
+    raise errors.CheckpointError(f'{source.path}: {error}') from error
+
+
+def table_of(
+  config: t5_config.T5Config, shapes: Mapping[str, Any]
+) -> translate.Table:
+  """T5X's names, scanned or not, of what are our parameters."""
+  table: dict[str, tuple[translate.Part, ...]] = {}
+  for target in translate.shapes(config):
+    match = _LAYER.match(target)
+    stack = target.split('/')[0]
+    scanned = target
+    if match is not None:
+      scanned = f'{stack}/{stack}/{target[match.end() :]}'
+    elif target == f'{stack}/relpos_bias/rel_embedding':
+      scanned = f'{stack}/{stack}/relpos_bias/rel_embedding'
+    if scanned == target or scanned not in shapes:
+      table[target] = translate.as_is(target)
+      continue
+    layer = 0 if match is None else int(match[2])
+    part = translate.Part(target, _column(layer), 0)
+    table[scanned] = (*table.get(scanned, ()), part)
+  return table
+
+
+def _column(layer: int) -> Callable[[Any], Any]:
+  return lambda x: x[:, layer]
+
+
+def _check_scanned_biases(source: translate.Source) -> None:
+  """Position biases of scanned layers have to be one and the same.
+
+  A scanned layer has a bias of its own; T5's layers share one, which in a
+  checkpoint that was converted is repeated.
+  """
+  for stack in _STACKS:
+    name = f'{stack}/{stack}/relpos_bias/rel_embedding'
+    if name not in source.shapes:
+      continue
+    bias = source.read(name)
+    if bias.ndim != 3 or not (bias == bias[:, :1]).all():
+      raise errors.CheckpointError(
+        f'{source.path}: the layers of {name} have position biases of their '
+        'own (umT5); a T5 shares one between its layers.'
+      )

@@ -1,0 +1,81 @@
+"""Tensors in zarr arrays, the way T5X and Orbax keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import os
+import re
+from typing import Any
+
+from etils import epath
+import numpy as np
+import tensorstore as ts
+
+from speccascade_jax.checkpoints import errors
+
+_GCS = re.compile(r'gs://([^/]+)/(.*)', re.DOTALL)
+
+
+def kvstore(folder: epath.Path) -> dict[str, Any]:
+  """The key-value store of a folder, on this machine or in a bucket."""
+  match = _GCS.fullmatch(os.fspath(folder))
+  if match is None:
+    return {'driver': 'file', 'path': f'{folder.resolve()}/'}
+  return {'driver': 'gcs', 'bucket': match[1], 'path': f'{match[2]}/'}
+
+
+class Arrays:
+  """A `translate.Source` over zarr arrays, and others that are in memory."""
+
+  def __init__(
+    self,
+    path: epath.Path,
+    specs: Mapping[str, Mapping[str, Any]],
+    inline: Mapping[str, np.ndarray] | None = None,
+  ):
+    """Opens the arrays.
+
+    Args:
+      path: for messages.
+      specs: by name, what tensorstore opens; paths are below `path`.
+      inline: arrays that are here already.
+
+    Raises:
+      CheckpointError: if an array is missing or broken.
+    """
+    self.path = os.fspath(path)
+    self._inline = dict(inline or {})
+    opening = {
+      name: ts.open(dict(spec), read=True, open=True)
+      for name, spec in specs.items()
+    }
+    self._stores: dict[str, Any] = {}
+    for name, future in opening.items():
+      try:
+        self._stores[name] = future.result()
+      except (ValueError, OSError, RuntimeError) as error:
+        raise errors.CheckpointError(
+          f'{path}: the array of {name} cannot be opened: {_short(error)}'
+        ) from error
+    self.shapes = {
+      name: tuple(int(n) for n in array.shape)
+      for name, array in {**self._stores, **self._inline}.items()
+    }
+
+  def read(
+    self, name: str, first: int = 0, end: int | None = None
+  ) -> np.ndarray:
+    if name in self._inline:
+      array = self._inline[name]
+      return array[first:end] if array.shape else array
+    store = self._stores[name]
+    try:
+      part = store[first:end] if self.shapes[name] else store
+      return part.read().result()
+    except (RuntimeError, IndexError) as error:
+      raise ValueError(_short(error)) from error
+
+
+def _short(error: Exception) -> str:
+  """The first line; what follows repeats the whole specification."""
+  return str(error).splitlines()[0][:300] if str(error) else repr(error)

@@ -1,0 +1,237 @@
+"""Any checkpoint's tensors into a model's parameters, by a table of names.
+
+A format is a `Source` (which tensors there are, and how one is read) and a
+table for a model of a given shape: for every tensor of the source the
+parameters that it becomes, and how. Names and shapes are checked before a
+single tensor is read: every tensor is used, every parameter is filled, or the
+error names those that are not.
+
+Tensors are read one by one, large ones in parts, cast on the way and handed to
+the device, so that loading takes little more memory than the model itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+import dataclasses
+import math
+from typing import Any, Protocol
+
+from flax import traverse_util
+from flax.core import meta
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from speccascade_jax import base
+from speccascade_jax.checkpoints import errors
+from speccascade_jax.models import families
+
+# Of a tensor that is read in parts, as many rows as fit in here are in memory
+# twice.
+_PART_BYTES = 32 * 2**20
+# What XLA on a CPU asks of a buffer, if it is to be used as it is.
+_ALIGNMENT = 64
+
+# (name, value) -> the array on its device, or devices.
+Place = Callable[[str, np.ndarray], base.Array]
+
+
+class Source(Protocol):
+  """The tensors of a checkpoint.
+
+  Attributes:
+    path: for messages.
+    shapes: of all tensors, by name, in the order in which to read them.
+  """
+
+  @property
+  def path(self) -> str: ...
+
+  @property
+  def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
+
+  def read(
+    self, name: str, first: int = 0, end: int | None = None
+  ) -> np.ndarray:
+    """The rows `first .. end - 1` of a tensor, by default all of them."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """A parameter that a tensor of the source becomes.
+
+  Attributes:
+    target: its name, such as 'decoder/layers_0/mlp/wo/kernel'.
+    convert: the tensor to the parameter. It is also traced for shapes, so it
+      uses nothing but what NumPy's and JAX's arrays have in common.
+    axis: of the parameter, which the tensor's rows become when `convert` takes
+      any number of them; None where it needs them all.
+  """
+
+  target: str
+  convert: Callable[[Any], Any]
+  axis: int | None = None
+
+
+# Tensor of the source -> what it becomes.
+Table = Mapping[str, tuple[Part, ...]]
+
+
+def as_is(target: str) -> tuple[Part, ...]:
+  """The tensor as it stands."""
+  return (Part(target, lambda x: x, 0),)
+
+
+def transposed(target: str) -> tuple[Part, ...]:
+  """A matrix that the source keeps [out, in], as PyTorch does."""
+  return (Part(target, lambda x: x.T, 1),)
+
+
+def converted(target: str, convert: Callable[[Any], Any]) -> tuple[Part, ...]:
+  """Anything else."""
+  return (Part(target, convert),)
+
+
+def put(name: str, value: np.ndarray) -> base.Array:
+  """Places a parameter on the default device."""
+  del name
+  # The array is ours alone, so that it need not be copied where host and
+  # device are one.
+  return jax.device_put(value, may_alias=True)
+
+
+def load(
+  source: Source,
+  table: Table,
+  config: families.Config,
+  dtype: str | None = None,
+  ignored: Iterable[str] = (),
+  place: Place = put,
+) -> base.Params:
+  """The parameters of a model of this shape.
+
+  Args:
+    source: where the tensors are.
+    table: what becomes of them.
+    config: the model's shape.
+    dtype: of the parameters, such as 'bfloat16'; as stored without.
+    ignored: tensors that may be there and are not read: copies of others.
+    place: puts a parameter where it belongs, sharded or not.
+
+  Raises:
+    CheckpointError: if a tensor is missing, is of no use, has the wrong shape
+      or cannot be read.
+  """
+  check(source, table, config, ignored)
+  wanted = shapes(config)
+  params = {}
+  for name in source.shapes:
+    for part in table.get(name, ()):
+      value = _read(source, name, part, wanted[part.target], dtype)
+      params[part.target] = place(part.target, value)
+      del value
+  return traverse_util.unflatten_dict(params, sep='/')
+
+
+def check(
+  source: Source,
+  table: Table,
+  config: families.Config,
+  ignored: Iterable[str] = (),
+) -> None:
+  """Refuses a source that is not exactly a model of this shape; see `load`."""
+  found, problems = set(source.shapes), []
+  for what, names in (
+    ('missing', sorted(set(table) - found)),
+    ('of no use', sorted(found - set(table) - set(ignored))),
+  ):
+    if names:
+      problems.append(f'{what} {errors.first(names)}')
+  wanted, filled = shapes(config), set()
+  wrong = []
+  for name in sorted(found & set(table)):
+    for part in table[name]:
+      shape = _converted_shape(part, source.shapes[name])
+      filled.add(part.target)
+      if shape != wanted.get(part.target):
+        wrong.append(
+          f'{name} is {source.shapes[name]}, but {part.target} has to be '
+          f'{wanted.get(part.target)}'
+        )
+  if wrong:
+    problems.append(f'wrong shape: {errors.first(wrong)}')
+  # Of a table for another shape.
+  left = sorted(set(wanted) - filled)
+  if left and not problems:
+    problems.append(f'nothing fills {errors.first(left)}')
+  if problems:
+    raise errors.CheckpointError(
+      f'{source.path} does not hold the tensors of this '
+      f'{type(config).__name__}: {"; ".join(problems)}.'
+    )
+
+
+def shapes(config: families.Config) -> dict[str, tuple[int, ...]]:
+  """Name and shape of every parameter of a model, without making any."""
+  abstract = meta.unbox(families.abstract_params(config))
+  flat = traverse_util.flatten_dict(abstract, sep='/')
+  return {name: tuple(value.shape) for name, value in flat.items()}
+
+
+def _converted_shape(part: Part, shape: tuple[int, ...]):
+  try:
+    return tuple(
+      jax.eval_shape(
+        part.convert, jax.ShapeDtypeStruct(shape, jnp.float32)
+      ).shape
+    )
+  except (TypeError, ValueError, IndexError):
+    return None  # A tensor of another rank cannot even be converted.
+
+
+def _read(
+  source: Source,
+  name: str,
+  part: Part,
+  shape: tuple[int, ...],
+  dtype: str | None,
+) -> np.ndarray:
+  rows = source.shapes[name][0] if source.shapes[name] else 1
+  try:
+    if part.axis is None or not source.shapes[name]:
+      value = np.asarray(part.convert(source.read(name)))
+      return np.ascontiguousarray(value.astype(_cast(value.dtype, dtype)))
+    row_bytes = 4 * math.prod(source.shapes[name][1:])
+    step = max(1, _PART_BYTES // max(1, row_bytes))
+    out: np.ndarray | None = None
+    for first in range(0, rows, step):
+      end = min(first + step, rows)
+      value = np.asarray(part.convert(source.read(name, first, end)))
+      if out is None:
+        out = _aligned(shape, _cast(value.dtype, dtype))
+      out[(slice(None),) * part.axis + (slice(first, end),)] = value.astype(
+        out.dtype
+      )
+  except (OSError, ValueError, MemoryError) as error:
+    raise errors.CheckpointError(
+      f'{source.path}: {name} cannot be read: {error}'
+    ) from error
+  if out is None:  # No rows.
+    return np.zeros(shape, np.dtype(dtype or 'float32'))
+  return out
+
+
+def _cast(found: np.dtype, dtype: str | None) -> np.dtype:
+  if dtype is None or not jnp.issubdtype(found, jnp.floating):
+    return found
+  return np.dtype(jnp.dtype(dtype))
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+  """An empty array that a CPU device can use without a copy."""
+  size = math.prod(shape) * dtype.itemsize
+  buffer = np.empty(size + _ALIGNMENT, np.uint8)
+  offset = -buffer.ctypes.data % _ALIGNMENT
+  return buffer[offset : offset + size].view(dtype).reshape(shape)

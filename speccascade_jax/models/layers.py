@@ -1,0 +1,107 @@
+"""The building blocks that all architectures share, under T5X's names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from speccascade_jax import base
+
+_dense_init = nn.initializers.variance_scaling(
+  1.0, 'fan_in', 'truncated_normal'
+)
+
+
+class Dense(nn.Module):
+  """A matrix product without bias; `kernel [in, features]`.
+
+  Factors are rounded to `dtype`; `out_dtype`, if given, keeps the sums wider.
+  """
+
+  features: int
+  axes: tuple[str, str]
+  dtype: jnp.dtype
+  init_scale: float = 1.0
+  out_dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x: base.Array) -> base.Array:
+    def init(key, shape, dtype):
+      return self.init_scale * _dense_init(key, shape, dtype)
+
+    kernel = self.param(
+      'kernel',
+      nn.with_logical_partitioning(init, self.axes),
+      (x.shape[-1], self.features),
+      jnp.float32,
+    )
+    return jnp.matmul(
+      x.astype(self.dtype),
+      kernel.astype(self.dtype),
+      preferred_element_type=self.out_dtype,
+    )
+
+
+class MLP(nn.Module):
+  """The feed-forward block, gated when it has two activations (v1.1)."""
+
+  mlp_dim: int
+  activations: Sequence[str]
+  dropout_rate: float
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: base.Array, deterministic: bool) -> base.Array:
+    gated = len(self.activations) > 1
+    hidden = None
+    for i, activation in enumerate(self.activations):
+      part = Dense(
+        self.mlp_dim,
+        ('embed', 'mlp'),
+        self.dtype,
+        name=f'wi_{i}' if gated else 'wi',
+      )(x)
+      if activation == 'gelu':
+        # The tanh approximation, as T5 v1.1 was trained.
+        part = jax.nn.gelu(part, approximate=True)
+      elif activation == 'relu':
+        part = jax.nn.relu(part)
+      hidden = part if hidden is None else hidden * part
+    # One mask for all positions, as in T5X: cheaper, and as good.
+    hidden = nn.Dropout(self.dropout_rate, broadcast_dims=(-2,))(
+      hidden, deterministic=deterministic
+    )
+    return Dense(x.shape[-1], ('mlp', 'embed'), self.dtype, name='wo')(hidden)
+
+
+class Embed(nn.Module):
+  """The token embedding `[V, E]`, also the head where that is tied."""
+
+  vocab_size: int
+  features: int
+  dtype: jnp.dtype
+  init_scale: float = 1.0
+
+  def setup(self):
+    self.embedding = self.param(
+      'embedding',
+      nn.with_logical_partitioning(
+        nn.initializers.normal(self.init_scale), ('vocab', 'embed')
+      ),
+      (self.vocab_size, self.features),
+      jnp.float32,
+    )
+
+  def __call__(self, tokens: base.Array) -> base.Array:
+    return self.embedding[tokens].astype(self.dtype)
+
+  def attend(self, x: base.Array) -> base.Array:
+    """Logits `[..., V]` of `x [..., E]`, summed in float32."""
+    return jnp.matmul(
+      x,
+      self.embedding.astype(self.dtype).T,
+      preferred_element_type=jnp.float32,
+    )

@@ -1,0 +1,292 @@
+"""Folders that transformers wrote, read and written again."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from speccascade_jax.checkpoints import errors
+from speccascade_jax.checkpoints import hf_configs
+from speccascade_jax.checkpoints import huggingface
+from speccascade_jax.checkpoints import safetensors_source
+from speccascade_jax.models import families
+from tests.models import gemma_golden
+from tests.models import t5_golden
+
+GOLDENS = pathlib.Path(__file__).parents[1] / 'goldens'
+FOLDERS = sorted(path.name for path in GOLDENS.glob('hf_*'))
+
+
+def logits(config, params, inputs, targets=None):
+  """As transformers gives them: behind every token of a decoder-only text."""
+  network = families.family_of(config).network(config)
+  if targets is None:
+    inputs, targets = inputs[:, :1], inputs
+  with jax.default_matmul_precision('float32'):
+    return np.asarray(
+      jax.jit(network.apply)({'params': params}, inputs, targets)
+    )
+
+
+def assert_computes_as_expected(config, params, folder):
+  with np.load(folder / 'expected.npz') as arrays:
+    arrays = dict(arrays)
+  expected = arrays.pop('logits')
+  actual = logits(config, params, **arrays)[..., ::64]
+  np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4)
+
+
+def test_there_are_folders_of_both_families_and_in_shards():
+  assert len(FOLDERS) == 5
+  assert (GOLDENS / 'hf_t5_v1_1' / safetensors_source.INDEX_FILE).is_file()
+
+
+@pytest.mark.parametrize('name', FOLDERS)
+def test_a_folder_of_transformers_computes_the_same(name):
+  config, params = huggingface.load(GOLDENS / name, dtype='float32')
+  assert_computes_as_expected(config, params, GOLDENS / name)
+
+
+@pytest.mark.parametrize('name', FOLDERS)
+def test_what_is_written_has_the_same_tensors_and_shape(name, tmp_path):
+  config, params = huggingface.load(GOLDENS / name)
+  huggingface.save(tmp_path, config, params)
+  source = safetensors_source.open_folder(GOLDENS / name)
+  again = safetensors_source.open_folder(tmp_path)
+  assert again.shapes.keys() == source.shapes.keys()
+  for tensor in source.shapes:
+    theirs, ours = source.read(tensor), again.read(tensor)
+    assert theirs.dtype == ours.dtype == np.float16
+    np.testing.assert_array_equal(theirs, ours)
+  theirs, ours = (
+    json.loads((folder / 'config.json').read_text())
+    for folder in (GOLDENS / name, tmp_path)
+  )
+  # Two generations of the library say differently what is tied and scaled.
+  differing = {'dropout_rate', 'rope_parameters', 'tie_word_embeddings'}
+  for key in ours.keys() & theirs.keys() - differing:
+    assert theirs[key] == ours[key], key
+  assert huggingface.load(tmp_path)[0] == config
+
+
+def test_a_folder_is_written_in_the_type_that_is_asked_for(tmp_path):
+  config, params = huggingface.load(GOLDENS / 'hf_gemma_3', dtype='float32')
+  huggingface.save(tmp_path, config, params, dtype='bfloat16')
+  _, stored = huggingface.load(tmp_path)
+  assert {str(x.dtype) for x in jax.tree.leaves(stored)} == {'bfloat16'}
+  assert json.loads((tmp_path / 'config.json').read_text())['dtype'] == (
+    'bfloat16'
+  )
+
+
+def test_parameters_of_another_shape_are_not_written(tmp_path):
+  config, params = huggingface.load(GOLDENS / 'hf_gemma_3')
+  del params['decoder']['final_norm']
+  with pytest.raises(errors.CheckpointError, match='decoder/final_norm/scale'):
+    huggingface.save(tmp_path, config, params)
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('name', gemma_golden.CASES)
+def test_configs_are_written_as_they_were_read(name):
+  config = gemma_golden.load(name).config
+  again = hf_configs.read(hf_configs.write(config), pathlib.Path(name))
+  assert again == config
+
+
+@pytest.mark.parametrize('name', t5_golden.CASES)
+def test_t5_configs_are_written_as_they_were_read(name):
+  config = t5_golden.load(name).config
+  again = hf_configs.read(hf_configs.write(config), pathlib.Path(name))
+  assert again == config
+
+
+# Published config.json files, whose classes' defaults fill the gaps.
+
+_GEMMA_2_2B = {
+  'model_type': 'gemma2',
+  'hidden_activation': 'gelu_pytorch_tanh',
+  'num_hidden_layers': 26,
+  'cache_implementation': 'hybrid',
+}
+_GEMMA_3_4B = {
+  'model_type': 'gemma3',
+  'text_config': {
+    'model_type': 'gemma3_text',
+    'hidden_size': 2560,
+    'intermediate_size': 10240,
+    'num_hidden_layers': 34,
+    'rope_scaling': {'factor': 8.0, 'rope_type': 'linear'},
+    'sliding_window': 1024,
+  },
+}
+
+
+def _read(content):
+  return hf_configs.read(content, pathlib.Path('config.json'))
+
+
+def test_a_published_gemma_2_is_read():
+  config = _read(_GEMMA_2_2B)
+  assert config.attention_pattern == ('local', 'global')
+  assert (config.emb_dim, config.mlp_dim) == (2304, 9216)
+  assert (config.attn_logit_softcap, config.final_logit_softcap) == (50.0, 30.0)
+  assert config.sliding_window == 4096 and config.use_post_norms
+
+
+def test_a_published_gemma_3_that_sees_images_is_read():
+  config = _read(_GEMMA_3_4B)
+  assert config.attention_pattern == ('local',) * 5 + ('global',)
+  assert (config.vocab_size, config.num_heads) == (262208, 8)
+  assert (config.rope_base, config.local_rope_base) == (1e6, 1e4)
+  assert config.rope_scale_factor == 8.0 and config.sliding_window == 1024
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    ({'model_type': 'llama'}, "'llama' is not read; known are t5, gemma"),
+    ({}, 'model_type None is not read'),
+    ({'model_type': 'gemma3'}, 'gemma3 without a text_config'),
+    (
+      {'model_type': 't5', 'feed_forward_proj': 'gated-silu'},
+      "'gated-silu' is not known",
+    ),
+    (
+      {**_GEMMA_2_2B, 'hidden_activation': 'silu'},
+      "'silu' is not a GELU",
+    ),
+    ({**_GEMMA_2_2B, 'attention_bias': True}, 'attention_bias=True'),
+    ({**_GEMMA_2_2B, 'head_dim': 0}, 'head_dim must be a positive integer'),
+    ({**_GEMMA_2_2B, 'layer_types': ['ring'] * 26}, "layer_types .*'ring'"),
+    (
+      {**_GEMMA_2_2B, 'rope_parameters': {'rope_type': 'yarn'}},
+      "rope_type 'yarn' is not known",
+    ),
+    ({**_GEMMA_2_2B, 'tie_word_embeddings': False}, 'tie_word_embeddings'),
+  ],
+  ids=lambda x: '' if isinstance(x, dict) else x[:20],
+)
+def test_an_architecture_that_is_not_read_is_named(content, message):
+  with pytest.raises(errors.CheckpointError, match=message) as error:
+    _read(content)
+  assert 'config.json' in str(error.value)
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+  'prefix', ['model.', 'language_model.model.', 'model.language_model.']
+)
+def test_the_text_of_a_model_that_sees_images_is_found(prefix, tmp_path):
+  folder = tmp_path / 'model'
+  shutil.copytree(GOLDENS / 'hf_gemma_3', folder)
+  source = safetensors_source.open_folder(folder)
+  tensors = {
+    prefix + name.removeprefix('model.'): source.read(name)
+    for name in source.shapes
+  }
+  tensors['vision_tower.patch.weight'] = np.zeros((2, 2), np.float16)
+  tensors['lm_head.weight'] = np.zeros((4096, 8), np.float16)
+  safetensors_source.safetensors.numpy.save_file(
+    tensors, folder / 'model.safetensors'
+  )
+  config, params = huggingface.load(folder, dtype='float32')
+  assert_computes_as_expected(config, params, folder)
+
+
+def test_t5s_copies_of_the_embedding_are_not_missed(tmp_path):
+  folder = tmp_path / 'model'
+  shutil.copytree(GOLDENS / 'hf_t5_v1_0', folder)
+  source = safetensors_source.open_folder(folder)
+  tensors = {name: source.read(name) for name in source.shapes}
+  for name in ('encoder.embed_tokens.weight', 'lm_head.weight'):
+    tensors[name] = tensors['shared.weight'].copy()
+  odd = 'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight'
+  tensors[odd] = np.zeros((32, 2), np.float16)
+  safetensors_source.safetensors.numpy.save_file(
+    tensors, folder / 'model.safetensors'
+  )
+  config, params = huggingface.load(folder, dtype='float32')
+  assert_computes_as_expected(config, params, folder)
+
+
+def test_a_tied_head_that_is_not_scaled_is_filled_from_the_embedding(tmp_path):
+  folder = tmp_path / 'model'
+  shutil.copytree(GOLDENS / 'hf_t5_v1_1', folder)
+  source = safetensors_source.open_folder(folder)
+  tensors = {name: source.read(name) for name in source.shapes}
+  del tensors['lm_head.weight']
+  (folder / safetensors_source.INDEX_FILE).unlink()
+  safetensors_source.safetensors.numpy.save_file(
+    tensors, folder / 'model.safetensors'
+  )
+  config, params = huggingface.load(folder)
+  assert not config.logits_via_embedding
+  np.testing.assert_array_equal(
+    params['decoder']['logits_dense']['kernel'],
+    params['token_embedder']['embedding'].T,
+  )
+
+
+# Broken folders.
+
+
+def _cut(path, size):
+  path.write_bytes(path.read_bytes()[:size])
+
+
+def _change_index(folder, change):
+  path = folder / safetensors_source.INDEX_FILE
+  content = json.loads(path.read_text())
+  change(content['weight_map'])
+  path.write_text(json.dumps(content))
+
+
+_SHARD = 'model-00001-of-00002.safetensors'
+_BREAKS = {
+  'no weights': (
+    lambda f: [p.unlink() for p in f.glob('model*')],
+    'neither model.safetensors nor .*pytorch_model.bin.*runs code',
+  ),
+  'no shard': (lambda f: (f / _SHARD).unlink(), f'{_SHARD} is missing'),
+  'cut shard': (lambda f: _cut(f / _SHARD, 5000), f'{_SHARD} cannot be read'),
+  'empty shard': (lambda f: _cut(f / _SHARD, 0), f'{_SHARD} cannot be read'),
+  'no config': (lambda f: (f / 'config.json').unlink(), 'json is missing'),
+  'cut config': (lambda f: _cut(f / 'config.json', 40), 'is not valid JSON'),
+  'a list': (
+    lambda f: (f / 'config.json').write_text('[]'),
+    'must hold an object',
+  ),
+  'outside': (
+    lambda f: _change_index(
+      f, lambda m: m.update({'shared.weight': '../x.safetensors'})
+    ),
+    "names '../x.safetensors'",
+  ),
+  'no map': (
+    lambda f: (f / safetensors_source.INDEX_FILE).write_text('{}'),
+    'has no weight_map',
+  ),
+  'promised': (
+    lambda f: _change_index(f, lambda m: m.update({'more.weight': _SHARD})),
+    'promises more.weight',
+  ),
+}
+
+
+@pytest.mark.parametrize('name', _BREAKS)
+def test_a_broken_folder_ends_in_one_clear_error(name, tmp_path):
+  folder = tmp_path / 'model'
+  shutil.copytree(GOLDENS / 'hf_t5_v1_1', folder)
+  do, message = _BREAKS[name]
+  do(folder)
+  with pytest.raises(errors.CheckpointError, match=message) as error:
+    huggingface.load(folder)
+  assert str(folder) in str(error.value)
