@@ -108,7 +108,9 @@ def ratio(
   return ((weights @ numerator) / (weights @ denominator)).tolist()
 
 
-def interval(replicates: Sequence[float]) -> list[float] | None:
+def interval(
+  replicates: Sequence[float] | np.ndarray,
+) -> list[float] | None:
   """The middle 95 % of the replicates: [low, high]; None without any."""
   if not len(replicates):
     return None

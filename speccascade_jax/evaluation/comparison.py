@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from speccascade_jax.evaluation import base
 from speccascade_jax.evaluation import bootstrap
 from speccascade_jax.evaluation import cost_model
 from speccascade_jax.evaluation import latency
 from speccascade_jax.evaluation import methods
+from speccascade_jax.evaluation import results
 
 Rows = Sequence[Mapping[str, Any]]  # Lines of a log, see `results`.
 
@@ -36,6 +38,19 @@ class Verifier:
   point: methods.RunPoint
   rows: Rows
   timings: Rows
+
+
+def verifier(
+  directory: results.RunDirectory,
+  points: Mapping[str, methods.RunPoint],
+  examples: Sequence[base.Example],
+) -> Verifier | None:
+  """The one among runs of a company that the others are compared with."""
+  for key, point in points.items():
+    if point.is_reference:
+      run = directory.runs[key]
+      return Verifier(point, run.rows(examples), run.timings())
+  return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,6 +82,12 @@ def covers(
   return all(f'verifier_{width}' in times for width in needed)
 
 
+def timed_widths(times: Mapping[str, float]) -> list[int]:
+  """Of the verifier calls that have been timed."""
+  names = (name.removeprefix('verifier_') for name in times)
+  return sorted(int(width) for width in names if width.isdigit())
+
+
 def catch_up_widths(max_length: int) -> list[int]:
   """Of a token cascade's verifier calls; those of `decoding.token_cascade`."""
   found = [1]

@@ -198,6 +198,15 @@ class RunPoint:
     for truncations in (self._truncations(), self.truncations()):
       distributions.Scaling(**truncations)  # Refuses what means nothing.
 
+  def __str__(self):
+    """'SpecCascade [OPT] T=1 alpha=0.2 gamma=5', for people."""
+    settings = [self.label, f'T={self.temperature:g}']
+    if self.alpha is not None:
+      settings.append(f'{self.truncation or "alpha"}={self.alpha:g}')
+    if self.gamma is not None:
+      settings.append(f'gamma={self.gamma}')
+    return ' '.join(settings)
+
   def _truncations(self) -> dict[str, Any]:
     return {name: getattr(self, name) for name in TRUNCATIONS}
 

@@ -4,7 +4,8 @@
 
   RUN_DIR/
     sweep.json             what was run, on what, and the runs in order
-    operative_config.gin
+    operative_config.gin   of the first start
+    operative_config-N.gin  of start N, where it is another
     examples.jsonl         sources and targets, one line an example
     call_times.json        single model calls, for the cost model
     runs/KEY/config.json   one point of the grid; KEY is a hash of it
@@ -104,6 +105,54 @@ def check_same(
     raise ResultsError(
       f'{where} holds other settings: {"; ".join(differing)}. Use another '
       'run directory, or the settings it was begun with.'
+    )
+
+
+def check_identity(
+  path: str | os.PathLike[str], identity: Mapping[str, Any]
+) -> None:
+  """Refuses a run directory that holds another sweep; makes nothing.
+
+  Args:
+    path: of the directory; one that was never begun may hold anything.
+    identity: see `RunDirectory`.
+
+  Raises:
+    ResultsError: naming what differs.
+  """
+  header = pathlib.Path(path) / 'sweep.json'
+  if not header.exists():
+    return
+  stored = _read_json(header)
+  lacking = [name for name in identity if name not in stored]
+  if lacking:
+    raise ResultsError(
+      f'{header} does not say {", ".join(lacking)}: it was begun by an older '
+      'version, and may hold results of something else. Use another run '
+      'directory.'
+    )
+  check_same(header, {k: stored.get(k) for k in identity}, identity)
+
+
+def check_examples(
+  path: str | os.PathLike[str], examples: Iterable[base.Example]
+) -> None:
+  """Refuses a run directory that holds other examples; makes nothing.
+
+  Raises:
+    ResultsError: naming the first line that differs.
+  """
+  file = pathlib.Path(path) / 'examples.jsonl'
+  if not file.exists():
+    return
+  stored = file.read_text(encoding='utf-8')
+  text = lines(map(dataclasses.asdict, examples))
+  if stored != text:
+    pairs = zip(stored.split('\n'), text.split('\n'), strict=False)
+    number = next((n for n, (a, b) in enumerate(pairs, 1) if a != b), 'last')
+    raise ResultsError(
+      f'{file} holds other examples (line {number} differs): the task or '
+      'its split has changed. Use another run directory.'
     )
 
 
@@ -219,6 +268,10 @@ class Run:
   def warmup(self, times: Mapping[str, float]) -> None:
     _write_json(self._path / 'warmup.json', times)
 
+  def rows(self, examples: Sequence[base.Example]) -> list[Mapping[str, Any]]:
+    """The lines of some examples, in their order and not in the log's."""
+    return [self.log.rows[example.example] for example in examples]
+
   def retimed(self, start: int) -> Log:
     """Where a finished run is timed again, in this start."""
     return Log(self._path / f'retimed-{start}.jsonl')
@@ -277,7 +330,7 @@ class RunDirectory:
     try:
       self._write_header(identity, circumstances, configs)
       self._write_examples(examples)
-      write_atomically(self.path / 'operative_config.gin', operative_config)
+      self._write_config(operative_config)
       for key, config in configs.items():
         self.runs[key] = Run(self.path / 'runs' / key, config)
     except BaseException:
@@ -324,19 +377,19 @@ class RunDirectory:
     os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     return descriptor
 
+  def _write_config(self, text) -> None:
+    path = self.path / 'operative_config.gin'
+    if path.exists() and path.read_text(encoding='utf-8') != text:
+      # What the lines of earlier starts came from stays on record.
+      path = self.path / f'operative_config-{self.start}.gin'
+    write_atomically(path, text)
+
   def _write_header(self, identity, circumstances, configs) -> None:
     path = self.path / 'sweep.json'
     header = {**identity, **circumstances, 'runs': list(configs)}
     if path.exists():
+      check_identity(self.path, identity)
       stored = _read_json(path)
-      lacking = [name for name in identity if name not in stored]
-      if lacking:
-        raise ResultsError(
-          f'{path} does not say {", ".join(lacking)}: it was begun by an older '
-          'version, and may hold results of something else. Use another run '
-          'directory.'
-        )
-      check_same(path, {k: stored.get(k) for k in identity}, identity)
       known = stored['runs']
       self.start = 1 + len(stored.get('resumed', []))
       header = {
@@ -349,15 +402,7 @@ class RunDirectory:
 
   def _write_examples(self, examples: Iterable[base.Example]) -> None:
     path = self.path / 'examples.jsonl'
-    text = lines(map(dataclasses.asdict, examples))
-    if not path.exists():
-      write_atomically(path, text)
-      return
-    stored = path.read_text(encoding='utf-8')
-    if stored != text:
-      pairs = zip(stored.split('\n'), text.split('\n'), strict=False)
-      number = next((n for n, (a, b) in enumerate(pairs, 1) if a != b), 'last')
-      raise ResultsError(
-        f'{path} holds other examples (line {number} differs): the task or '
-        'its split has changed. Use another run directory.'
-      )
+    if path.exists():
+      check_examples(self.path, examples)
+    else:
+      write_atomically(path, lines(map(dataclasses.asdict, examples)))

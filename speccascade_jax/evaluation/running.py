@@ -94,7 +94,7 @@ class Runner:
         again = key == reference and key not in lacking
         if key not in lacking and not (again and lacking):
           continue
-        self.bar.set_postfix_str(name_of(points[key]), refresh=False)
+        self.bar.set_postfix_str(str(points[key]), refresh=False)
         row = self._run_one(example, points[key])
         row['start'] = self._directory.start
         if again:
@@ -113,7 +113,7 @@ class Runner:
     self, point: methods.RunPoint, examples: Sequence[base.Example]
   ) -> latency.WarmUp:
     if point.program() not in self._warm:
-      self.bar.set_postfix_str(f'compiling {name_of(point)}')
+      self.bar.set_postfix_str(f'compiling {point}')
       longest = max(examples, key=lambda example: len(example.source))
       self._warm[point.program()] = latency.warm_up(
         self._generate(longest, point)
@@ -142,12 +142,3 @@ class Runner:
     deferred = row['deferred']  # NaN for a rule without a deferral.
     row['deferred'] = None if math.isnan(deferred) else round(deferred, 6)
     return row
-
-
-def name_of(point: methods.RunPoint) -> str:
-  """'SpecCascade [OPT] T=1 alpha=0.2', for people."""
-  settings = [f'T={point.temperature:g}']
-  if point.alpha is not None:
-    name = point.truncation or 'alpha'
-    settings.append(f'{name}={point.alpha:g}')
-  return f'{point.label} {" ".join(settings)}'

@@ -49,3 +49,29 @@ def score(
           f'Metric {name!r} is {value!r}; expected a number or a signature.'
         )
   return quality, signatures
+
+
+def reporting(
+  metric_fns: Sequence[base.MetricFn], name: str, targets: Sequence[Any]
+) -> base.MetricFn:
+  """The metric that reports a value of this name, among several.
+
+  Args:
+    metric_fns: see `base.MetricFn`.
+    name: of the value.
+    targets: a few, to ask the metrics with.
+
+  Raises:
+    ValueError: if none of them reports it.
+  """
+  empty = [''] * len(targets)
+  reported: list[str] = []
+  for metric_fn in metric_fns:
+    quality, _ = score([metric_fn], targets, empty)
+    if name in quality:
+      return metric_fn
+    reported += quality
+  raise ValueError(
+    f'primary_metric is {name!r}; the metrics report '
+    f'{", ".join(reported) or "nothing"}.'
+  )

@@ -60,19 +60,11 @@ def write(
     examples: of the sweep, in order.
     scores: how they are scored.
   """
-
-  def in_order(key):
-    # Rows may lie in another order than the examples after a resumed run.
-    return [directory.runs[key].log.rows[e.example] for e in examples]
-
-  verifier = None
-  for key, point in points.items():
-    if point.is_reference:
-      timings = directory.runs[key].timings()
-      verifier = comparison.Verifier(point, in_order(key), timings)
+  verifier = comparison.verifier(directory, points, examples)
   targets = [example.target for example in examples]
   for key, point in points.items():
-    run, rows = directory.runs[key], in_order(key)
+    run = directory.runs[key]
+    rows = run.rows(examples)
     predictions = [row['prediction'] for row in rows]
     quality, signatures = scoring.score(scores.metric_fns, targets, predictions)
     replicates = {

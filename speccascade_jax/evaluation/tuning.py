@@ -3,7 +3,8 @@
 The examples are put in a random order, the same at every start. On each rung
 the candidates that are left are run on the first so many of them; those that
 would be chosen in the most bootstrap replicates go on to the next rung, where
-only the lines that are new have to be run. Every line stays in a run directory
+only the lines that are new have to be run. The one that would be chosen if the
+search ended there goes on in any case. Every line stays in a run directory
 like any sweep's: a search that was killed goes on, one with another constraint
 in the same directory begins with what is there, and so does one in the
 directory of a sweep over the same examples.
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import json
 import math
+import operator
 import os
 from typing import Any
 
@@ -22,11 +25,14 @@ import tqdm
 
 from speccascade_jax.evaluation import base
 from speccascade_jax.evaluation import bootstrap
+from speccascade_jax.evaluation import candidates as candidates_lib
+from speccascade_jax.evaluation import choosing
 from speccascade_jax.evaluation import methods
-from speccascade_jax.evaluation import operating_point
+from speccascade_jax.evaluation import results
 from speccascade_jax.evaluation import running
+from speccascade_jax.evaluation import scoring
 from speccascade_jax.evaluation import summaries
-from speccascade_jax.evaluation import sweep
+from speccascade_jax.evaluation import sweep_directory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,15 +41,17 @@ class Rung:
 
   Attributes:
     num_examples: that its candidates were compared on.
-    candidates: most promising first.
+    candidates: most promising first, the verifier itself last.
     wins: share of the replicates in which each would be chosen, by key.
-    kept: how many went on.
+    kept: keys of those that went on; on the last rung, of all.
+    undefined: points that had no quality to compare, and are out.
   """
 
   num_examples: int
-  candidates: tuple[operating_point.Candidate, ...]
+  candidates: tuple[candidates_lib.Candidate, ...]
   wins: Mapping[str, float]
-  kept: int
+  kept: frozenset[str]
+  undefined: tuple[methods.RunPoint, ...] = ()
 
 
 def search(
@@ -53,7 +61,7 @@ def search(
   metric_fns: Sequence[base.MetricFn],
   run_dir: str | os.PathLike[str],
   *,
-  constraint: operating_point.Constraint,
+  constraint: choosing.Constraint,
   rungs: Sequence[int],
   keep: float = 1 / 3,
   clock: str = 'wall',
@@ -69,7 +77,7 @@ def search(
     examples: of the split that may be looked at; those of the test split are
       for afterwards.
     points: of one company: the verifier alone, and the candidates.
-    metric_fns: see `base.MetricFn`.
+    metric_fns: see `base.MetricFn`; of the primary one, larger is better.
     run_dir: begun or resumed; see `results`.
     constraint: what is asked for.
     rungs: examples that each rung compares on, growing; at most all.
@@ -78,58 +86,53 @@ def search(
     replicates: of the bootstrap.
     progress: show a bar on stderr.
     on_rung: told of each rung when it is done.
-    **settings: see `sweep.opened`.
+    **settings: see `sweep_directory.opened`.
 
   Returns:
     The rungs. The verifier itself is in each of them.
 
   Raises:
-    ValueError: for bad settings, before anything is compiled.
+    ValueError: for bad settings, before anything is compiled, and for a
+      verifier whose quality allows no comparison.
     results.ResultsError: if `run_dir` is in use or holds another sweep.
   """
-  _check(examples, points, rungs, keep, clock, replicates)
+  rungs = checked_rungs(rungs)
+  _check(generator, examples, points, rungs, keep, clock, replicates)
   order = np.random.default_rng(points[0].seed).permutation(len(examples))
   shuffled = [examples[i] for i in order]
   found: list[Rung] = []
-  with sweep.opened(
+  with sweep_directory.opened(
     generator, examples, points, metric_fns, run_dir, **settings
   ) as (directory, by_key):
     left = dict(by_key)
     lengths = {k: settings[k] for k in ('input_length', 'max_length')}
-    bar = tqdm.tqdm(unit='run', disable=not progress, smoothing=0.05)
-    with bar:
+    with tqdm.tqdm(unit='run', disable=not progress, smoothing=0.05) as bar:
       runner = running.Runner(generator, directory, lengths, bar)
       for number, count in enumerate(rungs, 1):
         seen = shuffled[:count]
         bar.set_description_str(f'rung {number} of {len(rungs)}')
-        missing = sum(
-          e.example not in directory.runs[key].log.rows
-          for key in left
-          for e in seen
-        )
-        bar.reset(total=missing)
+        bar.reset(total=_missing(directory, left, seen))
         runner.run(left, seen)
         bar.set_postfix_str('scoring')
-        candidates = operating_point.measure(
-          directory,
-          left,
-          seen,
-          metric_fns,
-          settings['primary_metric'],
-          bootstrap.draws(count, replicates, points[0].seed),
-          max_length=settings['max_length'],
-          clock=clock,
+        counts = bootstrap.draws(count, replicates, points[0].seed)
+        measured, undefined = _measure(
+          directory, left, seen, metric_fns, counts, clock, settings
         )
-        last = number == len(rungs)
-        rung = _rung(candidates, count, constraint, 1.0 if last else keep)
+        _check_reference(measured, constraint, settings['primary_metric'])
+        share = 1.0 if number == len(rungs) else keep
+        rung = _rung(measured, count, constraint, share)
+        out = tuple(left[key] for key in undefined)
+        rung = dataclasses.replace(rung, undefined=out)
         found.append(rung)
         on_rung(rung)
-        on = {c.key for c in rung.candidates[: rung.kept]}
         left = {
           key: point
           for key, point in left.items()
-          if point.is_reference or key in on
+          if point.is_reference or key in rung.kept
         }
+      if rungs[-1] == len(examples):
+        # What has all examples is there for a report to show.
+        _summarise(directory, left, examples, metric_fns, counts, settings)
   return found
 
 
@@ -144,7 +147,7 @@ def confirm(
   replicates: int = 1000,
   progress: bool = True,
   **settings: Any,
-) -> operating_point.Candidate:
+) -> candidates_lib.Candidate:
   """What a choice comes to on examples that had no part in it.
 
   Args:
@@ -156,91 +159,169 @@ def confirm(
     clock: see `search`.
     replicates: see `search`.
     progress: see `search`.
-    **settings: see `sweep.opened`.
+    **settings: see `sweep_directory.opened`.
 
   Returns:
     The chosen one, measured on all examples.
+
+  Raises:
+    ValueError: if its quality is not a finite number on all of them or some
+      draw of them.
+    results.ResultsError: if `run_dir` is in use or holds another sweep.
   """
   counts = bootstrap.draws(len(examples), replicates, points[0].seed)
   lengths = {k: settings[k] for k in ('input_length', 'max_length')}
-  with sweep.opened(
+  with sweep_directory.opened(
     generator, examples, points, metric_fns, run_dir, **settings
   ) as (directory, by_key):
-    missing = sum(
-      e.example not in directory.runs[key].log.rows
-      for key in by_key
-      for e in examples
-    )
     with tqdm.tqdm(
-      total=missing, desc='held out', unit='run', disable=not progress
+      total=_missing(directory, by_key, examples),
+      desc='held out',
+      unit='run',
+      disable=not progress,
     ) as bar:
       running.Runner(generator, directory, lengths, bar).run(by_key, examples)
-    longest = settings['max_length']
-    summaries.write(
-      by_key,
-      directory,
-      examples,
-      summaries.Scores(metric_fns, counts, recompute=True, max_length=longest),
+    _summarise(directory, by_key, examples, metric_fns, counts, settings)
+    measured, undefined = _measure(
+      directory, by_key, examples, metric_fns, counts, clock, settings
     )
-    candidates = operating_point.measure(
-      directory,
-      by_key,
-      examples,
-      metric_fns,
-      settings['primary_metric'],
-      counts,
-      max_length=longest,
-      clock=clock,
+  if undefined:
+    raise ValueError(
+      f'{settings["primary_metric"]} of {by_key[undefined[0]]} is not a finite '
+      f'number on every draw of the {len(examples)} held-out examples: hold '
+      'out more of them.'
     )
   # The verifier is what stands where nothing else was chosen.
-  return min(candidates.values(), key=lambda c: c.point.is_reference)
+  return min(measured.values(), key=lambda c: c.point.is_reference)
 
 
-def _rung(
-  candidates: Mapping[str, operating_point.Candidate],
-  num_examples: int,
-  constraint: operating_point.Constraint,
-  keep: float,
-) -> Rung:
-  best = operating_point.ranked([*candidates.values()], constraint)
-  # The verifier goes on in any case and takes nobody's place.
-  best.sort(key=lambda c: c.point.is_reference)
-  return Rung(
-    num_examples=num_examples,
-    candidates=tuple(best),
-    wins=operating_point.wins(best, constraint),
-    kept=math.ceil(keep * (len(best) - 1)),
+def apart(
+  examples: Sequence[base.Example], seen: Sequence[base.Example]
+) -> list[base.Example]:
+  """Those examples whose source and target are not among the seen ones."""
+
+  def content(example):
+    return json.dumps([example.source, example.target], default=str)
+
+  known = set(map(content, seen))
+  return [example for example in examples if content(example) not in known]
+
+
+def checked_rungs(rungs: Sequence[int]) -> tuple[int, ...]:
+  """Plain whole numbers that grow, from 2 on.
+
+  Raises:
+    ValueError: if they are anything else.
+  """
+  try:
+    numbers = tuple(map(operator.index, rungs))
+  except TypeError:
+    numbers = ()
+  if not numbers or numbers != tuple(sorted({*numbers})) or numbers[0] < 2:
+    raise ValueError(
+      f'rungs are {rungs!r}; they must be numbers of examples that grow, from '
+      '2 on, such as (50, 150, 450).'
+    )
+  return numbers
+
+
+def _measure(directory, points, examples, metric_fns, counts, clock, settings):
+  metric = settings['primary_metric']
+  targets = [example.target for example in examples[:8]]
+  return candidates_lib.measure(
+    directory,
+    points,
+    examples,
+    scoring.reporting(metric_fns, metric, targets),
+    metric,
+    counts,
+    max_length=settings['max_length'],
+    clock=clock,
   )
 
 
-def _check(examples, points, rungs, keep, clock, replicates) -> None:
-  rungs = list(rungs)
-  if not rungs or rungs != sorted(set(rungs)) or rungs[0] < 2:
+def _summarise(directory, points, examples, metric_fns, counts, settings):
+  scores = summaries.Scores(
+    metric_fns, counts, recompute=True, max_length=settings['max_length']
+  )
+  summaries.write(points, directory, examples, scores)
+
+
+def _missing(
+  directory: results.RunDirectory,
+  points: Mapping[str, methods.RunPoint],
+  examples: Sequence[base.Example],
+) -> int:
+  logs = [directory.runs[key].log for key in points]
+  return sum(e.example not in log.rows for log in logs for e in examples)
+
+
+def _rung(
+  measured: Mapping[str, candidates_lib.Candidate],
+  num_examples: int,
+  constraint: choosing.Constraint,
+  keep: float,
+) -> Rung:
+  candidates = [*measured.values()]
+  won = choosing.wins(candidates, constraint)
+  best = choosing.ranked(candidates, constraint, won)
+  # The verifier goes on in any case and takes nobody's place.
+  others = [c for c in best if not c.point.is_reference]
+  kept = {c.key for c in others[: math.ceil(keep * len(others))]}
+  # Wins alone may pass over the one that could be trusted: what wins more
+  # often may also miss the constraint more often than is allowed.
+  chosen = choosing.choose(candidates, constraint)
+  return Rung(
+    num_examples=num_examples,
+    candidates=(*others, *(c for c in best if c.point.is_reference)),
+    wins=won,
+    kept=frozenset(kept | ({chosen.key} if chosen else set())),
+  )
+
+
+def _check_reference(measured, constraint, metric) -> None:
+  reference = next(iter(measured.values())).reference
+  if constraint.quality is not None and reference <= 0:
     raise ValueError(
-      f'rungs are {tuple(rungs)}; they must be numbers of examples that grow, '
-      'from 2 on.'
+      f"{metric} of the verifier's texts is {reference:g}: no share of that is "
+      'a constraint. Ask for a latency, or choose by a metric that the '
+      'verifier has more than 0 of, and of which more is better.'
     )
+
+
+def _check(generator, examples, points, rungs, keep, clock, replicates) -> None:
   if rungs[-1] > len(examples):
     raise ValueError(
-      f'The last of the rungs {tuple(rungs)} needs {rungs[-1]} examples; '
-      f'there are {len(examples)}.'
+      f'The last of the rungs {rungs} needs {rungs[-1]} examples; there are '
+      f'{len(examples)}.'
     )
   if not 0 < keep < 1:
     raise ValueError(f'keep is {keep!r}; it must be between 0 and 1.')
-  if clock not in operating_point.CLOCKS:
+  if clock not in candidates_lib.CLOCKS:
+    names = ' or '.join(candidates_lib.CLOCKS)
+    raise ValueError(f'clock is {clock!r}; it must be {names}.')
+  if clock == 'model' and not hasattr(generator, 'call_times'):
     raise ValueError(
-      f'clock is {clock!r}; it must be {" or ".join(operating_point.CLOCKS)}.'
+      'The cost model needs the times of single calls, which this generator '
+      "does not measure; use clock='wall'."
     )
   if replicates < 1:
     raise ValueError(f'replicates is {replicates}; it must be at least 1.')
-  if sum(point.is_reference for point in points) != 1 or len(points) < 2:
-    raise ValueError(
-      'The methods must have the verifier alone, once, and candidates beside '
-      f'it; got {", ".join(sorted({p.label for p in points})) or "none"}.'
-    )
-  companies = {point.company() for point in points}
-  if len(companies) > 1:
+  verifiers = sum(point.is_reference for point in points)
+  settings = ('temperature', 'top_k', 'top_p', 'min_p', 'eta', 'trial', 'seed')
+  differing = [
+    f'{name} {", ".join(map(str, values))}'
+    for name in settings
+    if len(values := sorted({getattr(p, name) for p in points}, key=str)) > 1
+  ]
+  if differing:
     raise ValueError(
       'All candidates must share temperature, truncation and trial; got '
-      f'{len(companies)} combinations.'
+      f'{"; ".join(differing)}.'
+    )
+  if verifiers != 1 or len(points) < 2:
+    raise ValueError(
+      'The methods must have the verifier alone, once, and candidates beside '
+      f'it; got it {verifiers} times among '
+      f'{", ".join(sorted({p.label for p in points})) or "none"}.'
     )

@@ -2,30 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+import dataclasses
 import functools
+import math
+import os
 from typing import Any
 
 from speccascade_jax.evaluation import methods
 from speccascade_jax.launch import inputs
 
 
-def for_generate(
-  point: methods.RunPoint,
-  pair: inputs.PairName,
-  *,
-  max_length: int,
-  header: Sequence[str],
-) -> str:
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """A choice, and what it was made for.
+
+  Attributes:
+    point: method and settings.
+    pair: as the config has it.
+    task: likewise.
+    split: that it was confirmed on.
+    max_length: most output tokens.
+    input_length: as the config has it; None is the longest source.
+    seed: of the draws.
+    prefix: what the task puts before every text.
+    imports: lines of gin that import the user's own modules.
+  """
+
+  point: methods.RunPoint
+  pair: inputs.PairName
+  task: str
+  split: str
+  max_length: int
+  input_length: int | None = None
+  seed: int = 0
+  prefix: str = ''
+  imports: Sequence[str] = ()
+
+
+def common_prefix(sources: Sequence[str]) -> str:
+  """What a task puts before its sources, such as 'translate A to B: '.
+
+  seqio does not say; it is read off the sources, where T5's tasks end it with
+  a colon and a space. '' if they have no such thing in common.
+  """
+  common = os.path.commonprefix(list(sources))
+  head, colon, _ = common.rpartition(': ')
+  return head + colon
+
+
+def check_can_be_said(points: Iterable[methods.RunPoint]) -> None:
+  """Refuses, before the search, a rule that gin could not be told again.
+
+  Raises:
+    ValueError: naming the function.
+  """
+  functions = {p.rule for p in points} | {p.verification for p in points}
+  for function in functions - {None}:
+    _reference(function)
+
+
+def for_generate(setting: Setting, *, header: Sequence[str]) -> str:
   """A leaf for `speccascade generate`.
 
   Args:
-    point: what was chosen.
-    pair: that it was chosen for.
-    max_length: most output tokens.
+    setting: what was chosen.
     header: lines of a comment.
   """
-  values: dict[str, Any] = {'pair': pair, 'model': point.model}
+  point = setting.point
+  values: dict[str, Any] = {'pair': setting.pair, 'model': point.model}
   if point.model == 'pair':
     values['method'] = point.method
     if point.truncation is None and point.alpha is not None:
@@ -35,8 +80,11 @@ def for_generate(
     values['gamma'] = point.gamma
   values['temperature'] = point.temperature
   values |= {k: v for k, v in point.truncations().items() if v is not None}
-  values['max_length'] = max_length
-  lines = [f'generate.{name} = {value!r}' for name, value in values.items()]
+  values['max_length'] = setting.max_length
+  values['seed'] = setting.seed
+  if setting.prefix:
+    values['prefix'] = setting.prefix
+  lines = [f'generate.{name} = {_value(v)}' for name, v in values.items()]
   functions = {'rule': point.rule, 'verification': point.verification}
   for name, function in functions.items():
     if function is not None:
@@ -46,50 +94,48 @@ def for_generate(
 
 
 def for_evaluate(
-  point: methods.RunPoint,
-  pair: inputs.PairName,
-  *,
-  run_dir: str,
-  task: str,
-  max_length: int,
-  header: Sequence[str],
+  setting: Setting, *, run_dir: str, header: Sequence[str]
 ) -> str:
   """A leaf for `speccascade evaluate`.
 
   Args:
-    point: see `for_generate`.
-    pair: likewise.
+    setting: what was chosen.
     run_dir: for the results of `evaluate`.
-    task: that the choice was made on.
-    max_length: see `for_generate`.
-    header: likewise.
+    header: lines of a comment.
   """
+  point = setting.point
   lines = [
+    *setting.imports,
     "include 'gin/runs/evaluate.gin'",
     '',
     f'RUN_DIR = {run_dir!r}',
-    f'TASK = {task!r}',
-    f'PAIR = {pair!r}',
+    f'TASK = {setting.task!r}',
+    f'PAIR = {setting.pair!r}',
     '',
     'evaluate.method = @chosen/Method()',
-    f'evaluate.temperature = {point.temperature!r}',
-    f'evaluate.max_length = {max_length!r}',
+    f'evaluate.split = {setting.split!r}',
+    f'evaluate.temperature = {_value(point.temperature)}',
+    f'evaluate.max_length = {setting.max_length!r}',
+    f'evaluate.seed = {setting.seed!r}',
   ]
+  if setting.input_length is not None:
+    lines.append(f'evaluate.input_length = {setting.input_length!r}')
   if point.gamma is not None:
     lines.append(f'evaluate.gamma = {point.gamma!r}')
   for name in methods.TRUNCATIONS:
     if getattr(point, name) is not None:
-      lines.append(f'evaluate.{name} = {getattr(point, name)!r}')
+      lines.append(f'evaluate.{name} = {_value(getattr(point, name))}')
   lines += ['', f'chosen/Method.label = {point.label!r}']
   lines.append(f'chosen/Method.model = {point.model!r}')
   if point.model == 'pair':
     lines.append(f'chosen/Method.method = {point.method!r}')
     if point.options:
-      lines.append(f'chosen/Method.options = {dict(point.options)!r}')
+      options = ', '.join(f'{k!r}: {_value(v)}' for k, v in point.options)
+      lines.append(f'chosen/Method.options = {{{options}}}')
   if point.truncation is not None:
     lines.append(f'chosen/Method.truncation = {point.truncation!r}')
   if point.alpha is not None:
-    lines.append(f'chosen/Method.alphas = ({point.alpha!r},)')
+    lines.append(f'chosen/Method.alphas = ({_value(point.alpha)},)')
   functions = {'rule': point.rule, 'verification': point.verification}
   for name, function in functions.items():
     if function is not None:
@@ -98,14 +144,27 @@ def for_evaluate(
   return _file(header, lines)
 
 
+def _value(value: Any) -> str:
+  """A value as gin reads it, which has no word for infinity."""
+  if isinstance(value, float) and math.isinf(value):
+    return '1e999' if value > 0 else '-1e999'
+  return repr(value)
+
+
 def _reference(function: Any) -> tuple[str, list[str]]:
   """How gin calls a function, and the bindings that it was made with."""
   bound: dict[str, Any] = {}
+  whole = function
   while isinstance(function, functools.partial):
+    if function.args:
+      raise ValueError(
+        f'{methods.name_of(whole)} has arguments without a name, which a gin '
+        'file cannot give it: bind them by name.'
+      )
     bound = function.keywords | bound
     function = function.func
   name = f'{function.__module__}.{function.__qualname__}'
-  return f'@{name}', [f'{name}.{k} = {v!r}' for k, v in bound.items()]
+  return f'@{name}', [f'{name}.{k} = {_value(v)}' for k, v in bound.items()]
 
 
 def _file(header: Sequence[str], lines: Sequence[str]) -> str:

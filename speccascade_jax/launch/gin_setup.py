@@ -189,6 +189,12 @@ def operative_config() -> str:
   return gin_names.with_modules(gin.operative_config_str())
 
 
+def imports() -> list[str]:
+  """The import statements of this run's files: the user's own modules."""
+  lines = operative_config().splitlines()
+  return [line for line in lines if re.match(r'(import|from) ', line)]
+
+
 def check_all_used() -> None:
   """Compares what was bound with what was used.
 

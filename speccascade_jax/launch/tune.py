@@ -3,24 +3,30 @@
     speccascade tune --gin_file=configs/tune.gin
 
 Searches on one split, tells what the choice comes to on another, and leaves
-gin files that `generate` and `evaluate` take as they are.
+gin files that `generate` and `evaluate` take as they are::
+
+  RUN_DIR/search          every line of the search, of all constraints
+  RUN_DIR/held_out        likewise of what was chosen
+  RUN_DIR/quality_0.99/   generate.gin, evaluate.gin and tune.json of one
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import json
+import operator
 import pathlib
 from typing import Any
 
+from speccascade_jax.evaluation import candidates as candidates_lib
+from speccascade_jax.evaluation import choosing
 from speccascade_jax.evaluation import methods as methods_lib
-from speccascade_jax.evaluation import operating_point
-from speccascade_jax.evaluation import results
+from speccascade_jax.evaluation import sweep_directory
 from speccascade_jax.evaluation import tuning
-from speccascade_jax.launch import chosen as chosen_lib
+from speccascade_jax.launch import chosen
 from speccascade_jax.launch import gin_setup
 from speccascade_jax.launch import inputs
+from speccascade_jax.launch import tuning_files
 from speccascade_jax.launch import tuning_texts
 
 
@@ -51,9 +57,15 @@ def tune(
   eta: float | None = None,
   seed: int = 0,
   replicates: int = 1000,
-) -> operating_point.Candidate:
+) -> candidates_lib.Candidate:
   """Searches, and confirms; see `gin/runs/tune.gin` for the arguments."""
-  constraint = operating_point.Constraint(quality, latency, confidence)
+  constraint = choosing.Constraint(quality, latency, confidence)
+  rungs = tuning.checked_rungs(rungs)
+  if num_held_out is not None and operator.index(num_held_out) < 2:
+    raise ValueError(
+      f'num_held_out is {num_held_out}; it must be at least 2, or None for '
+      'all of the split.'
+    )
   points = methods_lib.expand(
     methods,
     gammas=gammas,
@@ -64,23 +76,52 @@ def tune(
     eta=eta,
     seed=seed,
   )
+  chosen.check_can_be_said(points)
   if split == held_out_split:
     raise ValueError(
       f'split and held_out_split are both {split!r}: what was chosen on some '
       'examples has to be confirmed on others.'
     )
   loaded = inputs.load_pair(pair)
-  examples, metric_fns = inputs.load_task(task, split, max(rungs), seed)
-  held_out, _ = inputs.load_task(task, held_out_split, num_held_out, seed)
-  shared: dict[str, Any] = {
+  examples, metric_fns = inputs.load_task(task, split, rungs[-1], seed)
+  drawn, _ = inputs.load_task(task, held_out_split, num_held_out, seed)
+  held_out = tuning.apart(drawn, examples)
+  if len(held_out) < len(drawn):
+    print(
+      f'{len(drawn) - len(held_out)} of {len(drawn)} examples of '
+      f'{held_out_split} are also in {split}, and are left out.'
+    )
+  if len(held_out) < 2:
+    raise ValueError(
+      f'{held_out_split} has {len(held_out)} examples that are not in {split}: '
+      'a choice has to be confirmed on others than it was made on.'
+    )
+  common: dict[str, Any] = {
     'task': task,
     'pair': inputs.pair_name(pair),
     'pair_digest': loaded.digest or '',
     'primary_metric': primary_metric,
     'max_length': max_length,
-    'operative_config': gin_setup.operative_config(),
+  }
+  of_search = common | {
+    'split': split,
+    'input_length': input_length or inputs.longest_source(loaded, examples),
+  }
+  of_held_out = common | {
+    'split': held_out_split,
+    'input_length': input_length or inputs.longest_source(loaded, held_out),
   }
   folder = pathlib.Path(run_dir)
+  # A folder that holds something else is better told of now than when the
+  # search is over.
+  sweep_directory.check(
+    held_out, points, metric_fns, folder / 'held_out', **of_held_out
+  )
+  shared: dict[str, Any] = {
+    'clock': clock,
+    'replicates': replicates,
+    'operative_config': gin_setup.operative_config(),
+  }
   print(f'Looking for {constraint}, {len(points) - 1} candidates.')
   found = tuning.search(
     loaded,
@@ -91,17 +132,17 @@ def tune(
     constraint=constraint,
     rungs=rungs,
     keep=keep,
-    clock=clock,
-    replicates=replicates,
     on_rung=lambda rung: print(
       tuning_texts.rung(rung, constraint, primary_metric)
     ),
-    split=split,
-    input_length=input_length or inputs.longest_source(loaded, examples),
     **shared,
+    **of_search,
   )
-  picked = operating_point.choose(found[-1].candidates, constraint)
+  files = tuning_files.Files(folder / constraint.name)
+  picked = choosing.choose(found[-1].candidates, constraint)
   if picked is None:
+    # What an earlier start has chosen is not left to be taken for an answer.
+    files.remove()
     raise ValueError(tuning_texts.nothing(found[-1], constraint))
   verifier = next(point for point in points if point.is_reference)
   confirmed = tuning.confirm(
@@ -110,87 +151,38 @@ def tune(
     list(dict.fromkeys([verifier, picked.point])),
     metric_fns,
     folder / 'held_out',
-    clock=clock,
-    replicates=replicates,
-    split=held_out_split,
-    input_length=input_length or inputs.longest_source(loaded, held_out),
     **shared,
+    **of_held_out,
   )
-  held = f'{len(held_out)} examples of {task}/{held_out_split}'
-  told = [
-    f'{tuning_texts.name(confirmed.point)}: the choice of '
-    '`speccascade tune` for',
-    f'{constraint}, on {rungs[-1]} examples of {task}/{split}.',
-    f'On {held}, which had no part in it:',
-    *(
-      f'  {line}'
-      for line in tuning_texts.confirmed(confirmed, constraint, clock)
+  files.write(
+    tuning_files.Found(
+      constraint=constraint,
+      clock=clock,
+      rungs=found,
+      picked=picked,
+      confirmed=confirmed,
+      searched=f'{rungs[-1]} examples of {task}/{split}',
+      held_out=f'{len(held_out)} examples of {task}/{held_out_split}',
+      num_held_out=len(held_out),
     ),
-  ]
-  written = _write(
-    folder, confirmed.point, pair, task, max_length, told, found, constraint
+    chosen.Setting(
+      point=confirmed.point,
+      pair=pair,
+      task=task,
+      split=held_out_split,
+      max_length=max_length,
+      input_length=input_length,
+      seed=seed,
+      prefix=chosen.common_prefix([e.source for e in [*examples, *held_out]]),
+      imports=gin_setup.imports(),
+    ),
   )
   print()
-  print(written[0].read_text(), end='')
+  print(files.generate.read_text(encoding='utf-8'), end='')
   print('\nReady to use:')
-  print(f'  speccascade generate --gin_file={written[0]} TEXT')
-  print(f'  speccascade evaluate --gin_file={written[1]}')
+  print(f'  speccascade generate --gin_file={files.generate} TEXT')
+  print(f'  speccascade evaluate --gin_file={files.evaluate}')
   return confirmed
-
-
-def _write(folder, point, pair, task, max_length, told, found, constraint):
-  names = ('generate.gin', 'evaluate.gin')
-  generate, evaluate = (folder / name for name in names)
-
-  def header(command):
-    return [*told, '', command, '']
-
-  texts = {
-    generate: chosen_lib.for_generate(
-      point,
-      pair,
-      max_length=max_length,
-      header=header(f'  speccascade generate --gin_file={generate} TEXT'),
-    ),
-    evaluate: chosen_lib.for_evaluate(
-      point,
-      pair,
-      run_dir=str(folder / 'evaluate'),
-      task=task,
-      max_length=max_length,
-      header=header(f'  speccascade evaluate --gin_file={evaluate}'),
-    ),
-  }
-  content = {
-    'constraint': str(constraint),
-    'confidence': constraint.confidence,
-    'chosen': point.config(),
-    'rungs': [
-      {
-        'num_examples': rung.num_examples,
-        'kept': rung.kept,
-        'candidates': [
-          {
-            'key': c.key,
-            'name': tuning_texts.name(c.point),
-            'quality': c.quality,
-            'verifier_quality': c.reference,
-            'relative_latency': c.latency,
-            'meets': c.trust(constraint),
-            'wins': rung.wins[c.key],
-          }
-          for c in rung.candidates
-        ],
-      }
-      for rung in found
-    ],
-    'held_out': told[3:],
-  }
-  text = json.dumps(content, indent=2) + '\n'
-  results.write_atomically(folder / 'tune.json', text)
-  for path, text in texts.items():
-    results.write_atomically(path, text)
-  return [generate, evaluate]
 
 
 def main(argv: Sequence[str]) -> None:

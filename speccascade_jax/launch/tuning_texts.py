@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from speccascade_jax.evaluation import methods
-from speccascade_jax.evaluation import operating_point
-from speccascade_jax.evaluation import running
+from speccascade_jax.evaluation import candidates as candidates_lib
+from speccascade_jax.evaluation import choosing
 from speccascade_jax.evaluation import tuning
 
 _SHOWN = 5  # Candidates of a rung.
 
 
 def rung(
-  found: tuning.Rung, constraint: operating_point.Constraint, metric: str
+  found: tuning.Rung, constraint: choosing.Constraint, metric: str
 ) -> str:
   """The first few candidates of a rung, as a table."""
-  lines = [
-    f'\n{found.num_examples} examples, {len(found.candidates) - 1} candidates:'
-  ]
+  count = found.num_examples
+  lines = [f'\n{count} examples, {len(found.candidates) - 1} candidates:']
   heads = ('candidate', metric, 'of V', 'latency', 'meets', 'wins')
   rows = [
     (
-      name(c.point),
+      str(c.point),
       f'{c.quality:.2f}',
-      f'{c.quality / c.reference:.3f}' if c.reference else '-',
+      '-' if c.share is None else f'{c.share:.3f}',
       f'{c.latency:.3f}',
-      f'{c.trust(constraint):.0%}',
+      f'{constraint.trust(c):.0%}',
       f'{found.wins[c.key]:.0%}',
     )
     for c in found.candidates[:_SHOWN]
@@ -37,56 +33,92 @@ def rung(
     cells = [label.ljust(widths[0])]
     cells += [cell.rjust(w) for cell, w in zip(rest, widths[1:])]
     lines.append(f'  {"  ".join(cells)}')
+  lines += [
+    f'  {point} is out: its {metric} is not a finite number on every draw.'
+    for point in found.undefined
+  ]
+  most = max(found.candidates, key=lambda c: c.timed_apart)
+  if most.timed_apart:
+    lines.append(f'  Caution: {timed_apart(most, count)}')
   return '\n'.join(lines)
 
 
-def name(point: methods.RunPoint) -> str:
-  """Method, alpha, temperature and gamma."""
-  gamma = '' if point.gamma is None else f' gamma={point.gamma}'
-  return f'{running.name_of(point)}{gamma}'
-
-
 def confirmed(
-  candidate: operating_point.Candidate,
-  constraint: operating_point.Constraint,
+  candidate: candidates_lib.Candidate,
+  constraint: choosing.Constraint,
   clock: str,
+  num_examples: int,
 ) -> list[str]:
   """What was found on held-out examples, a line each."""
-  if candidate.reference:
-    share = candidate.quality / candidate.reference
-    low, high = np.percentile(
-      candidate.qualities / candidate.references, [2.5, 97.5]
+  values = f'({candidate.quality:.2f}, {candidate.reference:.2f})'
+  if candidate.share is None:
+    quality = f'no share of the verifier, whose quality is not above 0 {values}'
+  else:
+    quality = (
+      f'{candidate.share:.3f}{_interval(candidate.share_interval())} of the '
+      f"verifier's quality {values}"
     )
-    quality = f"{share:.3f} [{low:.3f}, {high:.3f}] of the verifier's quality"
-  else:
-    quality = 'the verifier has no quality to compare with'
-  low, high = np.percentile(candidate.latencies, [2.5, 97.5])
   lines = [
-    f'{quality} ({candidate.quality:.2f}, {candidate.reference:.2f})',
-    f'{candidate.latency:.3f} [{low:.3f}, {high:.3f}] of its latency, by the '
-    f'{operating_point.CLOCKS[clock]}',
+    quality,
+    f'{candidate.latency:.3f}{_interval(candidate.latency_interval())} of its '
+    f'latency, by the {candidates_lib.CLOCKS[clock]}',
   ]
-  _, high = np.percentile(candidate.margins(constraint), [2.5, 97.5])
-  if candidate.margin(constraint) >= 0:
-    verdict = 'meets the constraint'
-  elif high >= 0:
-    verdict = 'misses the constraint, by less than its 95 % interval'
-  else:
-    verdict = 'MISSES the constraint: let the last rung have more examples'
-  return [
-    *lines,
-    f'{verdict} ({candidate.trust(constraint):.0%} of replicates)',
-  ]
+  if candidate.timed_apart:
+    lines.append(f'caution: {timed_apart(candidate, num_examples)}')
+  trust = f'{constraint.trust(candidate):.0%} of replicates'
+  return [*lines, f'{_VERDICTS[verdict(candidate, constraint)]} ({trust})']
 
 
-def nothing(found: tuning.Rung, constraint: operating_point.Constraint) -> str:
+_VERDICTS = {
+  'met': 'meets the constraint',
+  'within_interval': 'misses the constraint, by less than its 95 % interval',
+  'missed': 'MISSES the constraint: raise tune.confidence, or give the last '
+  'rung more examples, in a run directory of its own',
+}
+
+
+def verdict(
+  candidate: candidates_lib.Candidate, constraint: choosing.Constraint
+) -> str:
+  """'met', 'within_interval' (missed, by less than it is known) or 'missed'."""
+  if constraint.margin(candidate) >= 0:
+    return 'met'
+  # The upper end of the 95 % interval of the margin is not below 0.
+  within = constraint.trust(candidate) >= 0.025
+  return 'within_interval' if within else 'missed'
+
+
+def nothing(found: tuning.Rung, constraint: choosing.Constraint) -> str:
   """Why there is no choice, and what to do."""
-  closest = max(found.candidates, key=lambda c: c.trust(constraint))
-  return (
-    f'nothing meets the constraint, {constraint}, in '
-    f'{constraint.confidence:.0%} of the replicates. {name(closest.point)} '
-    f'comes closest, with {closest.trust(constraint):.0%}: quality '
-    f'{closest.quality:.2f} (verifier {closest.reference:.2f}), latency '
-    f'{closest.latency:.3f}. Ask for less, lower tune.confidence, or add '
-    'alphas and gammas.'
+  closest = max(
+    found.candidates,
+    key=lambda c: (constraint.margin(c) >= 0, constraint.trust(c)),
   )
+  if constraint.margin(closest) >= 0:
+    how = (
+      f'it meets it as measured, but in {constraint.trust(closest):.0%} of the '
+      f'replicates where tune.confidence asks for {constraint.confidence:.0%}'
+    )
+    what = 'Lower tune.confidence, give the last rung more examples in a run '
+    what += 'directory of its own, ask for less'
+  else:
+    how = 'it misses it as measured'
+    what = 'Ask for less'
+  return (
+    f'nothing meets the constraint, {constraint}. {closest.point} comes '
+    f'closest: quality {closest.quality:.2f} (verifier '
+    f'{closest.reference:.2f}), latency {closest.latency:.3f}; {how}. {what}, '
+    'or add alphas and gammas.'
+  )
+
+
+def timed_apart(candidate: candidates_lib.Candidate, num_examples: int) -> str:
+  """That some times were compared across starts."""
+  return (
+    f'{candidate.timed_apart} of {num_examples} latencies of '
+    f'{candidate.point} are set against a verifier timed in another start.'
+  )
+
+
+def _interval(values: list[float] | None) -> str:
+  return '' if values is None else f' [{values[0]:.3f}, {values[1]:.3f}]'

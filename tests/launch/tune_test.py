@@ -52,13 +52,19 @@ def test_what_is_chosen_can_be_used_as_it_is(tmp_path, pair, capsys):
   out = capsys.readouterr().out
   assert 'at least 90 % of the verifier' in out
   assert '2 examples, 2 candidates:' in out and '4 examples' in out
-  run_dir = tmp_path / 'run'
+  run_dir = tmp_path / 'run' / 'quality_0.9'
   written = (run_dir / 'generate.gin').read_text()
+  # Texts are given as they are; the task's prefix is in the file.
+  assert "generate.prefix = 'translate English to German: '" in written
   assert written in out
   assert '3 examples of debian_en_de/test, which had no part' in written
   assert 'meets the constraint (100% of replicates)' in written
   found = json.loads((run_dir / 'tune.json').read_text())
   assert [r['num_examples'] for r in found['rungs']] == [2, 4]
+  assert found['held_out']['verdict'] == 'met'
+  assert found['held_out']['num_examples'] == 3
+  low, high = found['held_out']['relative_latency_interval']
+  assert low <= found['held_out']['relative_latency'] <= high
   # Both commands that the output names take the files as they are.
   generate_gin = f'--gin_file={run_dir}/generate.gin'
   assert generate_gin in out
@@ -69,7 +75,38 @@ def test_what_is_chosen_can_be_used_as_it_is(tmp_path, pair, capsys):
   assert commands.main(['evaluate', evaluate_gin, few]) == 0
   content = json.loads((run_dir / 'evaluate/evaluation.json').read_text())
   assert content['config'] == found['chosen'] | {'trial': 0}
-  assert commands.main(['report', str(run_dir / 'held_out')]) == 0
+  assert content['split'] == 'test'
+  for folder in ('search', 'held_out'):
+    assert commands.main(['report', str(tmp_path / 'run' / folder)]) == 0
+
+
+def test_each_constraint_has_files_of_its_own(tmp_path, pair, capsys):
+  file = _file(tmp_path, pair)
+  assert commands.main(['tune', file]) == 0
+  first = (tmp_path / 'run/quality_0.9/generate.gin').read_text()
+  latency = ['--gin.QUALITY=None', '--gin.LATENCY=50.0']
+  assert commands.main(['tune', file, *latency]) == 0
+  assert (tmp_path / 'run/latency_50/generate.gin').exists()
+  assert (tmp_path / 'run/quality_0.9/generate.gin').read_text() == first
+  # A start that finds nothing leaves no answer of an earlier one behind.
+  stale = tmp_path / 'run/latency_1e-06'
+  stale.mkdir()
+  (stale / 'generate.gin').write_text('stale')
+  assert commands.main(['tune', file, *latency, '--gin.LATENCY=1e-6']) == 1
+  assert 'nothing meets the constraint' in capsys.readouterr().err
+  assert not (stale / 'generate.gin').exists()
+
+
+def test_other_held_out_examples_are_refused_before_the_search(
+  tmp_path, pair, capsys
+):
+  file = _file(tmp_path, pair)
+  assert commands.main(['tune', file]) == 0
+  capsys.readouterr()
+  assert commands.main(['tune', file, '--gin.tune.num_held_out=5']) == 1
+  said = capsys.readouterr()
+  assert 'num_examples is 3 there and 5 here' in said.err
+  assert 'candidates:' not in said.out
 
 
 @pytest.mark.parametrize(
@@ -78,12 +115,15 @@ def test_what_is_chosen_can_be_used_as_it_is(tmp_path, pair, capsys):
     (['--gin.QUALITY=None'], 'either quality'),
     (['--gin.tune.split="test"'], 'has to be confirmed'),
     (['--gin.QUALITY=2.0'], 'nothing meets the constraint'),
+    (['--gin.tune.rungs=50'], 'rungs are 50'),
+    (['--gin.tune.rungs=()'], 'rungs are ()'),
+    (['--gin.tune.num_held_out=1'], 'num_held_out is 1'),
   ],
 )
 def test_what_cannot_be_is_said(tmp_path, pair, capsys, bindings, said):
   assert commands.main(['tune', _file(tmp_path, pair), *bindings]) == 1
   assert said in capsys.readouterr().err
-  assert not (tmp_path / 'run' / 'generate.gin').exists()
+  assert not [*(tmp_path / 'run').glob('*/generate.gin')]
 
 
 def my_rule(q, p, q_conf, p_conf, alpha, *, least=0.5):
@@ -92,6 +132,7 @@ def my_rule(q, p, q_conf, p_conf, alpha, *, least=0.5):
 
 
 _METHODS = {
+  'infinite': methods.Method(rule=deferral.opt, alphas=(float('-inf'),)),
   'opt': methods.Method(rule=deferral.opt, alphas=(0.2,)),
   'block': methods.Method(
     rule=deferral.chow, alphas=(0.2,), verification=verification.verify_block
@@ -117,11 +158,19 @@ def test_files_say_what_was_chosen(tmp_path, method):
   (point,) = methods.expand(
     [method], gammas=(3,), temperatures=(1.0,), min_p=0.01
   )
-  made = {'pair': 'debian', 'max_length': 9, 'header': ['why']}
-  path = tmp_path / 'evaluate.gin'
-  path.write_text(
-    chosen.for_evaluate(point, run_dir='runs/x', task='debian_en_de', **made)
+  made = chosen.Setting(
+    point=point,
+    pair='debian',
+    task='debian_en_de',
+    split='validation',
+    max_length=9,
+    input_length=77,
+    seed=5,
+    prefix='do: ',
+    imports=['import tests.launch.tune_test'],
   )
+  path = tmp_path / 'evaluate.gin'
+  path.write_text(chosen.for_evaluate(made, run_dir='runs/x', header=['why']))
   built = gin_setup.build(evaluate.evaluate, gin_setup.Flags((str(path),)))
   (again,) = methods.expand(
     [built['method']],
@@ -130,8 +179,10 @@ def test_files_say_what_was_chosen(tmp_path, method):
     min_p=built['min_p'],
   )
   assert again.config() == point.config() and again.key({}) == point.key({})
+  assert built['split'] == 'validation' and built['seed'] == 5
+  assert built['input_length'] == 77
   path = tmp_path / 'generate.gin'
-  path.write_text(chosen.for_generate(point, **made))
+  path.write_text(chosen.for_generate(made, header=['why']))
   flags = gin_setup.Flags((str(path),))
   built = gin_setup.build(generate.generate, flags, texts=['a'])
   settings = {
@@ -146,4 +197,20 @@ def test_files_say_what_was_chosen(tmp_path, method):
       assert built[name].func is value.func
     else:
       assert built[name] == value, name
-  assert built['max_length'] == 9
+  assert built['max_length'] == 9 and built['seed'] == 5
+  assert built['prefix'] == 'do: '
+
+
+def test_arguments_without_a_name_are_refused_by_name():
+  rule = functools.partial(my_rule, 0.3)
+  points = methods.expand(
+    [methods.Method(rule=rule, alphas=(0.1,))], gammas=(3,), temperatures=(0.0,)
+  )
+  with pytest.raises(ValueError, match=r'my_rule\(0.3\) has arguments without'):
+    chosen.check_can_be_said(points)
+
+
+def test_the_prefix_is_what_ends_in_a_colon():
+  said = ['to German: the one', 'to German: the other']
+  assert chosen.common_prefix(said) == 'to German: '
+  assert chosen.common_prefix(['the one', 'the other']) == ''
