@@ -30,7 +30,9 @@ def _files(*folders):
 
 
 _FRAGMENTS = _files('gin')
-_LEAVES = _files('configs', 'experiments')
+# What `tune` wrote, which stands alone; the command is that of its run.
+_WRITTEN = _files('experiments/operating_point')
+_LEAVES = [f for f in _files('configs', 'experiments') if f not in _WRITTEN]
 
 # https://arxiv.org/abs/1910.10683 and the T5X checkpoints of v1.1.
 _PARAMETERS = {
@@ -154,6 +156,13 @@ def test_a_leaf_builds_what_its_command_takes(file):
     _command(found[1]), file, bindings=bindings.get(found[1], ())
   )
   _CHECKS[found[1]](arguments)
+
+
+@pytest.mark.parametrize('file', _WRITTEN)
+def test_what_tune_wrote_builds_what_generate_takes(file):
+  assert _build(
+    _command('generate'), file, bindings=("generate.texts = ('A text.',)",)
+  )
 
 
 def _check_grid(arguments):

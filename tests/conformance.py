@@ -44,7 +44,8 @@ class Entry:
 
   @property
   def name(self) -> str:
-    return self.fragment or f'{self.method} {self.rule.__name__}'
+    told = self.rule.__name__ if self.rule else ' '.join(dict(self.options))
+    return self.fragment or f'{self.method} {told}'
 
   def settings(self, verify: base.Verify) -> dict[str, Any]:
     """Keywords of `Pair.generate`."""
@@ -110,6 +111,11 @@ CONFORMANCE = [
   _token_cascade('token_cascade_chow_log', deferral.chow_log, 1.2, math.inf),
   Entry('oracle_cascade', 0.1, -1.001, 1.0, deferral.diff, 'oracle_cascade'),
   Entry('seq_cascade', 0.65, -1e-3, 1.0, method='sequence_cascade'),
+  Entry(
+    *(None, 0.65, -1e-3, 1.0),
+    method='sequence_cascade',
+    options=(('quantile', 0.4),),
+  ),
   Entry('bild', 1.5, -1e-3, method='bild', options=(('fallback', 0.45),)),
 ]
 

@@ -37,15 +37,37 @@ def check_complete(folder):
   rules = {e.rule for e in listed if e.method == 'speculative'} - {None}
   assert rules == set(deferral.RULES)
   assert {e.method for e in listed} == set(loops.LOOPS) == set(pairs._DECODE)
-  judged = {verify for e in listed for verify in e.verifications}
-  assert judged == set(bindings.VERIFICATIONS)
+  for entry in listed:
+    assert set(entry.verifications) == set(verifications_of(entry)), entry.name
+  options = {(e.method, name) for e in listed for name in dict(e.options)}
+  assert options == {
+    (name, option)
+    for name, loop in loops.LOOPS.items()
+    for option in loop.options
+  }
+
+
+def verifications_of(entry):
+  """Every verification that is not refused."""
+  if entry.model != 'pair' or not loops.LOOPS[entry.method].takes_verification:
+    return [conformance.TOKENS]
+  found = []
+  for verify in bindings.VERIFICATIONS:
+    try:
+      loops.check(entry.method, entry.rule, verify, {})
+    except ValueError:
+      continue
+    found.append(verify)
+  return found
 
 
 def test_the_list_is_complete():
   check_complete(_ROOT / 'gin/methods')
 
 
-@pytest.mark.parametrize('what', ['rule', 'loop', 'fragment'])
+@pytest.mark.parametrize(
+  'what', ['rule', 'loop', 'fragment', 'verification', 'option']
+)
 def test_what_is_missing_from_the_list_would_be_caught(
   what, monkeypatch, tmp_path
 ):
@@ -56,6 +78,16 @@ def test_what_is_missing_from_the_list_would_be_caught(
     monkeypatch.setitem(deferral.RULES, lambda *args: args[0], None)
   elif what == 'loop':
     monkeypatch.setitem(loops.LOOPS, 'forgotten', loops.Loop())
+  elif what == 'verification':
+    listed = list(conformance.CONFORMANCE)
+    at = next(i for i, e in enumerate(listed) if len(e.verifications) == 2)
+    listed[at] = dataclasses.replace(
+      listed[at], verifications=(conformance.TOKENS,)
+    )
+    monkeypatch.setattr(conformance, 'CONFORMANCE', listed)
+  elif what == 'option':
+    listed = [e for e in conformance.CONFORMANCE if 'quantile' not in e.name]
+    monkeypatch.setattr(conformance, 'CONFORMANCE', listed)
   else:
     (tmp_path / 'forgotten.gin').touch()
   with pytest.raises(AssertionError):

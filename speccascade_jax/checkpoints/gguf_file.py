@@ -159,6 +159,9 @@ class File:
       values = gguf.quants.dequantize(blocks, tensor.kind)
     return np.array(values, np.float32).reshape(shape)
 
+  def stored_together(self, name: str) -> int:
+    return 1
+
 
 class _MalformedError(Exception):
   """A header that cannot be."""

@@ -8,6 +8,7 @@ keys: {'transformer': {'layer_0': {'attn': {'q_einsum': {'w': ...}}}}} and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import functools
 import json
 import re
 from typing import Any
@@ -122,23 +123,15 @@ def gemma_config_of(source: translate.Source) -> gemma_config.GemmaConfig:
   those that models of that generation and size were published with.
   """
   shapes = source.shapes
-
-  def shape(name: str) -> tuple[int, ...]:
-    if name not in shapes:
-      raise errors.CheckpointError(
-        f'{source.path} is no Gemma: it has no {name}, but '
-        f'{errors.first(sorted(shapes))}.'
-      )
-    return shapes[name]
-
-  vocab_size, emb_dim = shape('embedder/input_embedding')
+  shape = functools.partial(translate.shape_of, source, 'a Gemma')
+  vocab_size, emb_dim = shape('embedder/input_embedding', rank=2)
   first = 'layer_0/attn/'
   if f'{first}qkv_einsum' in shapes:
-    _, heads, _, head_dim = shape(f'{first}qkv_einsum')
+    _, heads, _, head_dim = shape(f'{first}qkv_einsum', rank=4)
     kv_heads = heads
   else:
-    heads, _, head_dim = shape(f'{first}q_einsum')
-    _, kv_heads, *_ = shape(f'{first}kv_einsum')
+    heads, _, head_dim = shape(f'{first}q_einsum', rank=3)
+    _, kv_heads, *_ = shape(f'{first}kv_einsum', rank=4)
   depth = len({name for name in shapes if _ATTENTION_OUT.fullmatch(name)})
   settings: dict[str, Any] = {}
   # The 27B models divide by the width of a head of E / H, not by their D.
@@ -170,7 +163,7 @@ def gemma_config_of(source: translate.Source) -> gemma_config.GemmaConfig:
       num_heads=heads,
       num_kv_heads=kv_heads,
       head_dim=head_dim,
-      mlp_dim=shape('layer_0/mlp/linear')[0],
+      mlp_dim=shape('layer_0/mlp/linear', rank=2)[0],
       **settings,
     )
   except ValueError as error:

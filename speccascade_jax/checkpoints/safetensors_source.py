@@ -88,6 +88,9 @@ class Files:
     except safetensors.SafetensorError as error:
       raise ValueError(str(error)) from error
 
+  def stored_together(self, name: str) -> int:
+    return 1
+
 
 def open_folder(folder: pathlib.Path) -> Files:
   """The tensors of a folder, in one file or in shards.

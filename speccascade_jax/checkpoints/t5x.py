@@ -12,6 +12,7 @@ of layers behind the first (T5X's `scalable_t5`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import functools
 import pathlib
 import re
 from typing import Any
@@ -113,37 +114,31 @@ def _stored_path(leaf: Any) -> str | None:
 def config_of(source: translate.Source) -> t5_config.T5Config:
   """The shape of the model that has these tensors."""
   shapes = source.shapes
-
-  def shape(*names: str) -> tuple[int, ...]:
-    for name in names:
-      if name in shapes:
-        return shapes[name]
-    raise errors.CheckpointError(
-      f'{source.path} is no T5 of T5X: it has no {" or ".join(names)}, but '
-      f'{errors.first(sorted(shapes))}.'
-    )
-
-  vocab_size, emb_dim = shape('token_embedder/embedding')
+  shape = functools.partial(translate.shape_of, source, 'a T5 of T5X')
+  vocab_size, emb_dim = shape('token_embedder/embedding', rank=2)
+  # An axis of layers is the second of what was scanned over.
+  scanned = 'encoder/encoder/attention/query/kernel' in shapes
+  block = 'encoder/encoder/' if scanned else 'encoder/layers_0/'
+  rank = 3 if scanned else 2
   depths = {}
   for stack, attention in _STACKS.items():
-    scanned = f'{stack}/{stack}/{attention}/query/kernel'
-    if scanned in shapes:
-      depths[stack] = shapes[scanned][1]
+    query = f'{stack}/{stack}/{attention}/query/kernel'
+    if query in shapes:
+      depths[stack] = shape(query, rank=3)[1]
     else:
       found = {
         int(m[2]) for m in map(_LAYER.match, shapes) if m and m[1] == stack
       }
       depths[stack] = 1 + max(found, default=-1)
-  block = 'encoder/layers_0/'
-  if 'encoder/encoder/attention/query/kernel' in shapes:
-    block = 'encoder/encoder/'
-  heads, *_, buckets = shape(
-    'encoder/relpos_bias/rel_embedding',
-    'encoder/encoder/relpos_bias/rel_embedding',
-  )
+  bias = 'relpos_bias/rel_embedding'
+  if f'encoder/{bias}' in shapes:
+    heads, buckets = shape(f'encoder/{bias}', rank=2)
+  else:
+    names = (f'encoder/encoder/{bias}', f'encoder/{bias}')
+    heads, _, buckets = shape(*names, rank=3)
   gated = f'{block}mlp/wi_0/kernel' in shapes
-  wi = shape(f'{block}mlp/wi_0/kernel', f'{block}mlp/wi/kernel')
-  joined = shape(f'{block}attention/query/kernel')[-1]
+  wi = shape(f'{block}mlp/wi_0/kernel', f'{block}mlp/wi/kernel', rank=rank)
+  joined = shape(f'{block}attention/query/kernel', rank=rank)[-1]
   try:
     return t5_config.T5Config(
       vocab_size=vocab_size,

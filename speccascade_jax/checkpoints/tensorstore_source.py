@@ -75,6 +75,11 @@ class Arrays:
     except (RuntimeError, IndexError) as error:
       raise ValueError(_short(error)) from error
 
+  def stored_together(self, name: str) -> int:
+    if name in self._inline:
+      return 1
+    return int((self._stores[name].chunk_layout.read_chunk.shape or [1])[0])
+
 
 def _short(error: Exception) -> str:
   """The first line; what follows repeats the whole specification."""

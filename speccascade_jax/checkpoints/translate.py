@@ -42,7 +42,7 @@ class Source(Protocol):
 
   Attributes:
     path: for messages.
-    shapes: of all tensors, by name, in the order in which to read them.
+    shapes: of all tensors, by name.
   """
 
   @property
@@ -55,6 +55,10 @@ class Source(Protocol):
     self, name: str, first: int = 0, end: int | None = None
   ) -> np.ndarray:
     """The rows `first .. end - 1` of a tensor, by default all of them."""
+    ...
+
+  def stored_together(self, name: str) -> int:
+    """How many rows have to be fetched to have one: those of a chunk."""
     ...
 
 
@@ -127,7 +131,9 @@ def load(
   check(source, table, config, ignored)
   wanted = shapes(config)
   params = {}
-  for name in source.shapes:
+  # The largest first: what reading them takes besides is then taken while
+  # most of the model is not there yet.
+  for name in sorted(source.shapes, key=lambda n: -math.prod(source.shapes[n])):
     for part in table.get(name, ()):
       value = _read(source, name, part, wanted[part.target], dtype)
       params[part.target] = place(part.target, value)
@@ -173,6 +179,34 @@ def check(
     )
 
 
+def shape_of(source: Source, what: str, *names: str, rank: int):
+  """Of the first of some tensors that is there: what tells a model's sizes.
+
+  Args:
+    source: where the tensors are.
+    what: such as 'a T5 of T5X', for the message.
+    *names: one and the same tensor in different styles.
+    rank: how many axes it has.
+
+  Raises:
+    CheckpointError: if none of them is there, or it has other axes or none of
+      some length.
+  """
+  name = next((name for name in names if name in source.shapes), None)
+  if name is None:
+    raise errors.CheckpointError(
+      f'{source.path} is not {what}: it has no {" or ".join(names)}, but '
+      f'{errors.first(sorted(source.shapes))}.'
+    )
+  shape = source.shapes[name]
+  if len(shape) != rank or 0 in shape:
+    raise errors.CheckpointError(
+      f'{source.path} is not {what}: {name} is {shape}, not of {rank} axes '
+      'with something in them.'
+    )
+  return shape
+
+
 def shapes(config: families.Config) -> dict[str, tuple[int, ...]]:
   """Name and shape of every parameter of a model, without making any."""
   abstract = meta.unbox(families.abstract_params(config))
@@ -204,7 +238,9 @@ def _read(
       value = np.asarray(part.convert(source.read(name)))
       return np.ascontiguousarray(value.astype(_cast(value.dtype, dtype)))
     row_bytes = 4 * math.prod(source.shapes[name][1:])
-    step = max(1, _PART_BYTES // max(1, row_bytes))
+    # Whole chunks, lest each be decoded once for every part of it.
+    together = source.stored_together(name)
+    step = max(1, _PART_BYTES // max(1, row_bytes) // together) * together
     out: np.ndarray | None = None
     for first in range(0, rows, step):
       end = min(first + step, rows)

@@ -38,6 +38,9 @@ class Candidate:
     latencies: of `latency`, likewise.
     timed_apart: examples whose latency is set against one of the verifier
       that was measured in another start, see `comparison`.
+    starts: of the search in which it was timed. Candidates of several starts
+      are each set against a verifier of their own, but a machine that drifts
+      does not slow down all of them alike.
   """
 
   key: str
@@ -49,6 +52,7 @@ class Candidate:
   references: np.ndarray
   latencies: np.ndarray
   timed_apart: int = 0
+  starts: frozenset[int] = frozenset()
 
   @property
   def share(self) -> float | None:
@@ -146,5 +150,6 @@ def measure(
       references=replicates[own],
       latencies=np.array(times.replicates[name]),
       timed_apart=apart,
+      starts=frozenset(row.get('start', 0) for row in rows),
     )
   return candidates, undefined

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import numbers
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,9 @@ class Constraint:
   Attributes:
     quality: at least this share of the verifier's quality; the fastest wins.
     latency: at most this share of the verifier's latency; the best wins.
-    confidence: share of the bootstrap replicates that must meet it. 0.5 takes
-      what meets it as measured, more leaves a margin for other examples.
+    confidence: share of the bootstrap replicates that must meet it, besides
+      the measurement itself. 0 takes whatever meets it as measured; more
+      leaves a margin for other examples.
   """
 
   quality: float | None = None
@@ -44,6 +46,11 @@ class Constraint:
         f'latency (such as 0.6 of it); got quality={self.quality!r}, '
         f'latency={self.latency!r}.'
       )
+    for name in ('quality', 'latency', 'confidence'):
+      value = getattr(self, name)
+      number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+      if value is not None and not number:
+        raise ValueError(f'{name} is {value!r}; it must be a number.')
     for name in ('quality', 'latency'):
       value = getattr(self, name)
       if value is not None and not 0 < value < float('inf'):
@@ -64,8 +71,8 @@ class Constraint:
   def name(self) -> str:
     """'quality_0.99' or 'latency_0.6', for a folder."""
     if self.quality is not None:
-      return f'quality_{self.quality:g}'
-    return f'latency_{self.latency:g}'
+      return f'quality_{_written(self.quality)}'
+    return f'latency_{_written(self.latency)}'
 
   def margin(self, candidate: candidates_lib.Candidate) -> float:
     """How far a candidate exceeds it, as measured; met where not negative."""
@@ -108,6 +115,12 @@ class Constraint:
   def _gains(self, quality: Any, latency: Any) -> tuple[Any, Any]:
     faster = -latency
     return (faster, quality) if self.quality is not None else (quality, faster)
+
+
+def _written(value: Any) -> str:
+  """'0.6', or as many digits as tell a number from any other."""
+  short = f'{value:g}'
+  return short if float(short) == value else repr(float(value))
 
 
 def wins(

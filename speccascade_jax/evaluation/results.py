@@ -310,6 +310,7 @@ class RunDirectory:
   Attributes:
     runs: of the configs, by KEY.
     start: number of this start.
+    command: that began the directory, 'sweep' or 'tune'.
   """
 
   def __init__(
@@ -326,6 +327,7 @@ class RunDirectory:
     self.path.mkdir(parents=True, exist_ok=True)
     self.runs: dict[str, Run] = {}
     self.start = 0
+    self.command = str(circumstances.get('command', 'sweep'))
     self._lock = self._acquire()
     try:
       self._write_header(identity, circumstances, configs)
@@ -392,6 +394,7 @@ class RunDirectory:
       stored = _read_json(path)
       known = stored['runs']
       self.start = 1 + len(stored.get('resumed', []))
+      self.command = stored.get('command', 'sweep')
       header = {
         **stored,
         'resumed': [*stored.get('resumed', []), dict(circumstances)],

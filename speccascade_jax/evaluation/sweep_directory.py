@@ -24,6 +24,7 @@ def opened(
   run_dir: str | os.PathLike[str],
   *,
   operative_config: str = '',
+  command: str = 'sweep',
   **settings: Any,
 ) -> Iterator[tuple[results.RunDirectory, Mapping[str, methods.RunPoint]]]:
   """The directory, with the times of single calls.
@@ -35,6 +36,7 @@ def opened(
     metric_fns: see `base.MetricFn`.
     run_dir: begun or resumed; see `results`.
     operative_config: gin's, kept beside the results.
+    command: that is at work, for the record.
     **settings: see `identity`.
 
   Yields:
@@ -53,7 +55,7 @@ def opened(
   with results.RunDirectory(
     run_dir,
     identity=whole,
-    circumstances=environment.circumstances(),
+    circumstances={'command': command} | environment.circumstances(),
     examples=examples,
     configs={key: point.config() for key, point in by_key.items()},
     operative_config=operative_config,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
 import math
+import numbers
 import operator
 import os
 from typing import Any
@@ -97,12 +98,20 @@ def search(
     results.ResultsError: if `run_dir` is in use or holds another sweep.
   """
   rungs = checked_rungs(rungs)
-  _check(generator, examples, points, rungs, keep, clock, replicates)
+  if rungs[-1] > len(examples):
+    raise ValueError(
+      f'The last of the rungs {rungs} needs {rungs[-1]} examples; there are '
+      f'{len(examples)}.'
+    )
+  check_settings(keep=keep, clock=clock, replicates=replicates)
+  _check(generator, points, clock)
   order = np.random.default_rng(points[0].seed).permutation(len(examples))
   shuffled = [examples[i] for i in order]
   found: list[Rung] = []
   with sweep_directory.opened(
-    generator, examples, points, metric_fns, run_dir, **settings
+    *(generator, examples, points, metric_fns, run_dir),
+    command='tune',
+    **settings,
   ) as (directory, by_key):
     left = dict(by_key)
     lengths = {k: settings[k] for k in ('input_length', 'max_length')}
@@ -130,8 +139,9 @@ def search(
           for key, point in left.items()
           if point.is_reference or key in rung.kept
         }
-      if rungs[-1] == len(examples):
-        # What has all examples is there for a report to show.
+      if rungs[-1] == len(examples) and directory.command == 'tune':
+        # What has all examples is there for a report to show. In a sweep's
+        # directory it has summaries, of the sweep's own replicates.
         _summarise(directory, left, examples, metric_fns, counts, settings)
   return found
 
@@ -165,14 +175,17 @@ def confirm(
     The chosen one, measured on all examples.
 
   Raises:
-    ValueError: if its quality is not a finite number on all of them or some
-      draw of them.
+    ValueError: for bad settings; if its quality is not a finite number on all
+      of them or some draw of them.
     results.ResultsError: if `run_dir` is in use or holds another sweep.
   """
+  check_settings(clock=clock, replicates=replicates)
   counts = bootstrap.draws(len(examples), replicates, points[0].seed)
   lengths = {k: settings[k] for k in ('input_length', 'max_length')}
   with sweep_directory.opened(
-    generator, examples, points, metric_fns, run_dir, **settings
+    *(generator, examples, points, metric_fns, run_dir),
+    command='tune',
+    **settings,
   ) as (directory, by_key):
     with tqdm.tqdm(
       total=_missing(directory, by_key, examples),
@@ -289,24 +302,30 @@ def _check_reference(measured, constraint, metric) -> None:
     )
 
 
-def _check(generator, examples, points, rungs, keep, clock, replicates) -> None:
-  if rungs[-1] > len(examples):
-    raise ValueError(
-      f'The last of the rungs {rungs} needs {rungs[-1]} examples; there are '
-      f'{len(examples)}.'
-    )
-  if not 0 < keep < 1:
+def check_settings(*, clock: str, replicates: int, keep: float = 0.5) -> None:
+  """Refuses what `search` and `confirm` would, before anything is loaded.
+
+  Raises:
+    ValueError: naming the value.
+  """
+  if not isinstance(keep, numbers.Real) or not 0 < keep < 1:
     raise ValueError(f'keep is {keep!r}; it must be between 0 and 1.')
   if clock not in candidates_lib.CLOCKS:
     names = ' or '.join(candidates_lib.CLOCKS)
     raise ValueError(f'clock is {clock!r}; it must be {names}.')
+  whole = isinstance(replicates, numbers.Integral)
+  if not whole or isinstance(replicates, bool) or replicates < 1:
+    raise ValueError(
+      f'replicates is {replicates!r}; it must be a whole number, at least 1.'
+    )
+
+
+def _check(generator, points, clock) -> None:
   if clock == 'model' and not hasattr(generator, 'call_times'):
     raise ValueError(
       'The cost model needs the times of single calls, which this generator '
       "does not measure; use clock='wall'."
     )
-  if replicates < 1:
-    raise ValueError(f'replicates is {replicates}; it must be at least 1.')
   verifiers = sum(point.is_reference for point in points)
   settings = ('temperature', 'top_k', 'top_p', 'min_p', 'eta', 'trial', 'seed')
   differing = [

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable, Sequence
 import dataclasses
 import functools
 import math
 import os
+import sys
 from typing import Any
 
 from speccascade_jax.evaluation import methods
@@ -23,7 +25,9 @@ class Setting:
     task: likewise.
     split: that it was confirmed on.
     max_length: most output tokens.
-    input_length: as the config has it; None is the longest source.
+    input_length: that sources were padded to [tokens]; None is the longest.
+    num_examples: that it was confirmed on, as drawn from the split; None is
+      all of them.
     seed: of the draws.
     prefix: what the task puts before every text.
     imports: lines of gin that import the user's own modules.
@@ -35,6 +39,7 @@ class Setting:
   split: str
   max_length: int
   input_length: int | None = None
+  num_examples: int | None = None
   seed: int = 0
   prefix: str = ''
   imports: Sequence[str] = ()
@@ -55,11 +60,16 @@ def check_can_be_said(points: Iterable[methods.RunPoint]) -> None:
   """Refuses, before the search, a rule that gin could not be told again.
 
   Raises:
-    ValueError: naming the function.
+    ValueError: naming the function or the value.
   """
+  points = list(points)
   functions = {p.rule for p in points} | {p.verification for p in points}
   for function in functions - {None}:
-    _reference(function)
+    _check_reference(function)
+  for point in points:
+    values = {'alpha': point.alpha, **dict(point.options)}
+    for name, value in values.items():
+      _check_value(f'{name} of {point.label}', value)
 
 
 def for_generate(setting: Setting, *, header: Sequence[str]) -> str:
@@ -116,6 +126,7 @@ def for_evaluate(
     f'evaluate.split = {setting.split!r}',
     f'evaluate.temperature = {_value(point.temperature)}',
     f'evaluate.max_length = {setting.max_length!r}',
+    f'evaluate.num_examples = {setting.num_examples!r}',
     f'evaluate.seed = {setting.seed!r}',
   ]
   if setting.input_length is not None:
@@ -167,6 +178,40 @@ def _reference(function: Any) -> tuple[str, list[str]]:
   return f'@{name}', [f'{name}.{k} = {_value(v)}' for k, v in bound.items()]
 
 
+def _check_reference(function: Any) -> None:
+  """That gin finds this very function, and reads what is bound to it."""
+  _reference(function)
+  name = methods.name_of(function)
+  while isinstance(function, functools.partial):
+    for key, value in function.keywords.items():
+      _check_value(f'{key} of {name}', value)
+    function = function.func
+  found: Any = sys.modules.get(function.__module__)
+  for part in function.__qualname__.split('.'):
+    found = getattr(found, part, None)
+  if found is not function:
+    raise ValueError(
+      f'{name} is {function.__module__}.{function.__qualname__}, and that is '
+      'not to be found there, so that a gin file cannot name it: define it '
+      'with def at the top of its module.'
+    )
+
+
+def _check_value(name: str, value: Any) -> None:
+  try:
+    read = ast.literal_eval(_value(value))
+  except (ValueError, SyntaxError):
+    read = None
+  # Not merely equal: True is 1, and 0.3 of NumPy's is 0.3.
+  if type(read) is not type(value) or read != value:
+    raise ValueError(
+      f'{name} is {value!r}, which cannot be written in a gin file: use plain '
+      'numbers, texts, and tuples, lists and dictionaries of them.'
+    )
+
+
 def _file(header: Sequence[str], lines: Sequence[str]) -> str:
-  comment = [f'# {line}'.rstrip() for line in header]
+  comment = [
+    f'# {part}'.rstrip() for line in header for part in line.split('\n')
+  ]
   return '\n'.join([*comment, *lines]) + '\n'

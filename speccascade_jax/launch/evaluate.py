@@ -10,12 +10,15 @@ from collections.abc import Sequence
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 from speccascade_jax.evaluation import evaluator
 from speccascade_jax.evaluation import methods as methods_lib
 from speccascade_jax.evaluation import results
 from speccascade_jax.launch import gin_setup
 from speccascade_jax.launch import inputs
+
+RESULTS_FILE = 'evaluation.json'
 
 
 def evaluate(
@@ -52,8 +55,18 @@ def evaluate(
     raise ValueError(
       f'evaluate takes one alpha, got {method.alphas}; several are a sweep.'
     )
+  folder = pathlib.Path(run_dir)
   loaded = inputs.load_pair(pair)
   examples, metric_fns = inputs.load_task(task, split, num_examples, seed)
+  content = {
+    'task': task,
+    'split': split,
+    'pair': inputs.pair_name(pair),
+    'pair_digest': loaded.digest,
+    'num_examples': len(examples),
+    'config': points[0].config(),
+  }
+  _check_folder(folder, content)
   found = evaluator.evaluate(
     loaded,
     examples,
@@ -64,31 +77,43 @@ def evaluate(
     input_length=input_length or inputs.longest_source(loaded, examples),
     **points[0].settings(),
   )
-  folder = pathlib.Path(run_dir)
   folder.mkdir(parents=True, exist_ok=True)
   rows = [
     dataclasses.asdict(example) | {'prediction': prediction}
     for example, prediction in zip(examples, found.predictions, strict=True)
   ]
   results.write_atomically(folder / 'predictions.jsonl', results.lines(rows))
-  content = {
-    'task': task,
-    'split': split,
-    'pair': inputs.pair_name(pair),
-    'pair_digest': loaded.digest,
-    'num_examples': len(examples),
-    'config': points[0].config(),
-    'quality': found.quality,
-    'signatures': found.signatures,
-  }
+  content |= {'quality': found.quality, 'signatures': found.signatures}
   text = json.dumps(content, indent=2)
-  results.write_atomically(folder / 'evaluation.json', text + '\n')
+  results.write_atomically(folder / RESULTS_FILE, text + '\n')
   results.write_atomically(
     folder / 'operative_config.gin', gin_setup.operative_config()
   )
   for name, value in found.quality.items():
     print(f'{name} {value:.2f}  {found.signatures.get(name, "")}'.rstrip())
   return found.quality
+
+
+def _check_folder(folder: pathlib.Path, content: dict[str, Any]) -> None:
+  """Refuses to write over what another evaluation has found."""
+  path = folder / RESULTS_FILE
+  if not path.is_file():
+    return
+  try:
+    stored = json.loads(path.read_text(encoding='utf-8'))
+  except ValueError:
+    stored = {}
+  asked = json.loads(json.dumps(content))
+  differing = [
+    f'{name} is {stored.get(name)!r} there and {asked[name]!r} here'
+    for name in asked
+    if stored.get(name) != asked[name]
+  ]
+  if differing:
+    raise results.ResultsError(
+      f'{path} holds another evaluation: {"; ".join(differing)}. Use another '
+      'run directory, or remove it.'
+    )
 
 
 def main(argv: Sequence[str]) -> None:

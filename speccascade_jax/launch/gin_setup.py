@@ -76,7 +76,7 @@ def parse_args(
     '--gin.NAME',
     dest='gin_binding',
     metavar='VALUE',
-    help='overrides one value, such as --gin.SEED=1 or --gin.TASK=\'"name"\'',
+    help='overrides one value, such as --gin.TASK=\'"name"\'',
   )
   if function is not None:
     names = ', '.join(

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import operator
 import pathlib
 from typing import Any
 
 from speccascade_jax.evaluation import candidates as candidates_lib
 from speccascade_jax.evaluation import choosing
+from speccascade_jax.evaluation import environment
 from speccascade_jax.evaluation import methods as methods_lib
 from speccascade_jax.evaluation import sweep_directory
 from speccascade_jax.evaluation import tuning
@@ -61,10 +61,13 @@ def tune(
   """Searches, and confirms; see `gin/runs/tune.gin` for the arguments."""
   constraint = choosing.Constraint(quality, latency, confidence)
   rungs = tuning.checked_rungs(rungs)
-  if num_held_out is not None and operator.index(num_held_out) < 2:
+  tuning.check_settings(keep=keep, clock=clock, replicates=replicates)
+  if num_held_out is not None and (
+    not isinstance(num_held_out, int) or num_held_out < 2
+  ):
     raise ValueError(
-      f'num_held_out is {num_held_out}; it must be at least 2, or None for '
-      'all of the split.'
+      f'num_held_out is {num_held_out!r}; it must be a whole number, at least '
+      '2, or None for all of the split.'
     )
   points = methods_lib.expand(
     methods,
@@ -122,6 +125,9 @@ def tune(
     'replicates': replicates,
     'operative_config': gin_setup.operative_config(),
   }
+  files = tuning_files.Files(folder / constraint.name)
+  if files.remove():
+    print(f'The choice of an earlier start in {files.folder} is replaced.')
   print(f'Looking for {constraint}, {len(points) - 1} candidates.')
   found = tuning.search(
     loaded,
@@ -138,11 +144,8 @@ def tune(
     **shared,
     **of_search,
   )
-  files = tuning_files.Files(folder / constraint.name)
   picked = choosing.choose(found[-1].candidates, constraint)
   if picked is None:
-    # What an earlier start has chosen is not left to be taken for an answer.
-    files.remove()
     raise ValueError(tuning_texts.nothing(found[-1], constraint))
   verifier = next(point for point in points if point.is_reference)
   confirmed = tuning.confirm(
@@ -164,6 +167,10 @@ def tune(
       searched=f'{rungs[-1]} examples of {task}/{split}',
       held_out=f'{len(held_out)} examples of {task}/{held_out_split}',
       num_held_out=len(held_out),
+      circumstances=common
+      | {'temperature': temperature, 'seed': seed, 'replicates': replicates}
+      | {'device': environment.device()}
+      | environment.circumstances(),
     ),
     chosen.Setting(
       point=confirmed.point,
@@ -171,7 +178,8 @@ def tune(
       task=task,
       split=held_out_split,
       max_length=max_length,
-      input_length=input_length,
+      input_length=of_held_out['input_length'],
+      num_examples=num_held_out,
       seed=seed,
       prefix=chosen.common_prefix([e.source for e in [*examples, *held_out]]),
       imports=gin_setup.imports(),
@@ -179,7 +187,8 @@ def tune(
   )
   print()
   print(files.generate.read_text(encoding='utf-8'), end='')
-  print('\nReady to use:')
+  met = constraint.margin(confirmed) >= 0
+  print('\nReady to use:' if met else '\nTo use it all the same:')
   print(f'  speccascade generate --gin_file={files.generate} TEXT')
   print(f'  speccascade evaluate --gin_file={files.evaluate}')
   return confirmed

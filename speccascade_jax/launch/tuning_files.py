@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 import pathlib
@@ -29,6 +29,7 @@ class Found:
     searched: on what, in words.
     held_out: likewise.
     num_held_out: examples.
+    circumstances: what was searched with what, as JSON.
   """
 
   constraint: choosing.Constraint
@@ -39,6 +40,7 @@ class Found:
   searched: str
   held_out: str
   num_held_out: int
+  circumstances: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Files:
@@ -50,10 +52,20 @@ class Files:
     self.evaluate = folder / 'evaluate.gin'
     self.json = folder / 'tune.json'
 
-  def remove(self) -> None:
-    """Leaves nothing that could be taken for the outcome of this start."""
-    for path in (self.generate, self.evaluate, self.json):
-      path.unlink(missing_ok=True)
+  def remove(self) -> bool:
+    """Leaves nothing that could be taken for the outcome of this start.
+
+    Returns:
+      Whether there was the choice of an earlier one.
+    """
+    found = [
+      path
+      for path in (self.json, self.generate, self.evaluate)
+      if path.exists()
+    ]
+    for path in found:
+      path.unlink()
+    return bool(found)
 
   def write(self, found: Found, setting: chosen.Setting) -> None:
     """Writes all three, replacing those of an earlier start."""
@@ -89,14 +101,16 @@ class Files:
       ],
     )
     text = json.dumps(_content(found), indent=2) + '\n'
-    results.write_atomically(self.json, text)
     results.write_atomically(self.generate, generate)
     results.write_atomically(self.evaluate, evaluate)
+    # Last: where it is, all three are of one start.
+    results.write_atomically(self.json, text)
 
 
 def _content(found: Found) -> dict[str, Any]:
   constraint, confirmed = found.constraint, found.confirmed
   return {
+    **found.circumstances,
     'constraint': {
       'quality': constraint.quality,
       'latency': constraint.latency,
@@ -139,5 +153,6 @@ def _figures(
     'quality_share': candidate.share,
     'relative_latency': candidate.latency,
     'timed_apart': candidate.timed_apart,
-    'meets': constraint.trust(candidate),
+    'starts': sorted(candidate.starts),
+    'meets_share': constraint.trust(candidate),
   }

@@ -40,6 +40,13 @@ def rung(
   most = max(found.candidates, key=lambda c: c.timed_apart)
   if most.timed_apart:
     lines.append(f'  Caution: {timed_apart(most, count)}')
+  starts = frozenset[int]().union(*(c.starts for c in found.candidates))
+  if len(starts) > 1:
+    lines.append(
+      f'  Caution: they were timed in {len(starts)} starts, between which a '
+      'machine may drift; where it is\n  close, search in a run directory of '
+      'its own.'
+    )
   return '\n'.join(lines)
 
 
@@ -73,7 +80,8 @@ _VERDICTS = {
   'met': 'meets the constraint',
   'within_interval': 'misses the constraint, by less than its 95 % interval',
   'missed': 'MISSES the constraint: raise tune.confidence, or give the last '
-  'rung more examples, in a run directory of its own',
+  'rung more examples, and confirm on others, with another tune.seed or '
+  'tune.held_out_split, in a run directory of its own',
 }
 
 
@@ -96,8 +104,8 @@ def nothing(found: tuning.Rung, constraint: choosing.Constraint) -> str:
   )
   if constraint.margin(closest) >= 0:
     how = (
-      f'it meets it as measured, but in {constraint.trust(closest):.0%} of the '
-      f'replicates where tune.confidence asks for {constraint.confidence:.0%}'
+      f'it meets it as measured, but in {constraint.trust(closest):.1%} of the '
+      f'replicates where tune.confidence asks for {constraint.confidence:.1%}'
     )
     what = 'Lower tune.confidence, give the last rung more examples in a run '
     what += 'directory of its own, ask for less'

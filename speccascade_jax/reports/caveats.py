@@ -63,6 +63,11 @@ def unfinished(sweep: runs_lib.Sweep) -> list[str]:
   missing = sweep.unfinished
   if not missing:
     return []
+  if sweep.header.get('command') == 'tune':
+    return [
+      f'{len(missing)} of {len(missing) + len(sweep.runs)} candidates fell '
+      'behind in the search, and have not all examples: they are not shown.'
+    ]
   lines = [
     f'Left out, unfinished: {len(missing)} of '
     f'{len(missing) + len(sweep.runs)} runs. The same sweep started again goes '

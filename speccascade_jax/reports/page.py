@@ -271,7 +271,8 @@ def _circumstances(sweep: runs_lib.Sweep) -> dict[str, str]:
       for name, version in (header.get('versions') or {}).items()
     ),
     'Compile time': _compile_time(sweep),
-    'Command': 'speccascade sweep --gin_file=operative_config.gin',
+    'Command': f'speccascade {header.get("command", "sweep")} '
+    '--gin_file=operative_config.gin',
   }
   return {k: str(v) for k, v in known.items() if v not in (None, '')}
 

@@ -93,6 +93,14 @@ def test_of_those_without_wins_the_best_that_is_trusted_comes_first():
   assert _ranked(every, constraint) == ['top', 'good', 'poor', 'slow']
 
 
+@pytest.mark.parametrize(
+  ('quality', 'name'),
+  [(0.99, 'quality_0.99'), (1, 'quality_1'), (0.9900001, 'quality_0.9900001')],
+)
+def test_a_name_tells_constraints_apart(quality, name):
+  assert lib.Constraint(quality=quality).name == name
+
+
 @pytest.mark.parametrize('turn', [1, -1])
 def test_of_equally_good_ones_the_faster_is_chosen(turn):
   # Greedy lossless decoding writes the same texts whatever gamma is.

@@ -346,6 +346,53 @@ def test_what_has_all_examples_can_be_reported(tmp_path, generator):
   assert len(runs.load(tmp_path).groups()[0].runs) == len(summaries)
 
 
+def test_replicates_of_the_verifier_are_of_the_same_draws(tmp_path, generator):
+  # A metric by which texts differ, so that a draw of the examples matters.
+  def length(targets, predictions):
+    del targets
+    return {'agreement': float(np.mean([len(p) for p in predictions]))}
+
+  examples = [
+    dataclasses.replace(e, source='x' * (1 + e.example % 7))
+    for e in scripted.examples(60)
+  ]
+  rung = tuning.search(
+    generator,
+    examples,
+    _points(),
+    [length],
+    tmp_path,
+    **scripted.SWEEP,
+    constraint=choosing.Constraint(latency=2.0),
+    rungs=(60,),
+    replicates=50,
+  )[-1]
+  own = next(c for c in rung.candidates if c.point.is_reference)
+  assert own.qualities.std() > 0
+  for candidate in rung.candidates:
+    np.testing.assert_array_equal(candidate.references, own.qualities)
+
+
+def test_the_cost_model_is_a_clock_too(tmp_path, generator, monkeypatch):
+  monkeypatch.setattr(
+    type(generator),
+    'call_times',
+    lambda self, widths, **lengths: {
+      'drafter_1': 1.0,
+      'drafter_start': 1.0,
+      'verifier_start': 1.0,
+      **{f'verifier_{width}': 10.0 for width in widths},
+    },
+    raising=False,
+  )
+  rung = _search(tmp_path, generator, clock='model')[-1]
+  own = next(c for c in rung.candidates if c.point.is_reference)
+  assert own.latency == 1.0
+  assert all(math.isfinite(c.latency) for c in rung.candidates)
+  # It counts calls; the scripted seconds, which depend on alpha, it ignores.
+  assert len({c.latency for c in rung.candidates}) <= 2
+
+
 def test_held_out_examples_are_others():
   seen = scripted.examples(10)
   shared = [base.Example(99, seen[3].source, seen[3].target)]

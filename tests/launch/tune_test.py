@@ -3,12 +3,14 @@
 import functools
 import json
 
+import numpy as np
 import pytest
 
 from speccascade_jax import __main__ as commands
 from speccascade_jax import deferral
 from speccascade_jax import verification
 from speccascade_jax.evaluation import methods
+from speccascade_jax.evaluation import tuning
 from speccascade_jax.launch import chosen
 from speccascade_jax.launch import evaluate
 from speccascade_jax.launch import generate
@@ -71,11 +73,20 @@ def test_what_is_chosen_can_be_used_as_it_is(tmp_path, pair, capsys):
   assert commands.main(['generate', generate_gin, 'a text']) == 0
   evaluate_gin = f'--gin_file={run_dir}/evaluate.gin'
   assert evaluate_gin in out
-  few = '--gin.evaluate.num_examples=3'
-  assert commands.main(['evaluate', evaluate_gin, few]) == 0
+  assert commands.main(['evaluate', evaluate_gin]) == 0
   content = json.loads((run_dir / 'evaluate/evaluation.json').read_text())
+  # On the very examples that it was confirmed on.
+  assert content['num_examples'] == 3
   assert content['config'] == found['chosen'] | {'trial': 0}
   assert content['split'] == 'test'
+  # Other scores are not written over them.
+  capsys.readouterr()
+  assert commands.main(['evaluate', evaluate_gin, '--gin.evaluate.seed=9']) == 1
+  assert 'holds another evaluation: config is' in capsys.readouterr().err
+  assert json.loads((run_dir / 'evaluate/evaluation.json').read_text()) == (
+    content
+  )
+  assert commands.main(['evaluate', evaluate_gin]) == 0
   for folder in ('search', 'held_out'):
     assert commands.main(['report', str(tmp_path / 'run' / folder)]) == 0
 
@@ -118,6 +129,12 @@ def test_other_held_out_examples_are_refused_before_the_search(
     (['--gin.tune.rungs=50'], 'rungs are 50'),
     (['--gin.tune.rungs=()'], 'rungs are ()'),
     (['--gin.tune.num_held_out=1'], 'num_held_out is 1'),
+    (['--gin.tune.num_held_out=2.5'], 'num_held_out is 2.5'),
+    (['--gin.QUALITY="high"'], "quality is 'high'; it must be a number"),
+    (['--gin.tune.confidence="x"'], "confidence is 'x'; it must be a number"),
+    (['--gin.tune.replicates=1e3'], 'replicates is 1000.0'),
+    (['--gin.tune.clock="sun"'], "clock is 'sun'"),
+    (['--gin.tune.keep=3'], 'keep is 3'),
   ],
 )
 def test_what_cannot_be_is_said(tmp_path, pair, capsys, bindings, said):
@@ -208,6 +225,47 @@ def test_arguments_without_a_name_are_refused_by_name():
   )
   with pytest.raises(ValueError, match=r'my_rule\(0.3\) has arguments without'):
     chosen.check_can_be_said(points)
+
+
+def _made():
+  def rule(q, p, q_conf, p_conf, alpha):
+    """Never called."""
+
+  return rule
+
+
+@pytest.mark.parametrize(
+  ('rule', 'said'),
+  [
+    (_made(), r'rule is .*_made.<locals>.rule, and that is not to be found'),
+    (lambda *args: None, 'is not to be found'),
+    (functools.partial(my_rule, least=np.float64(0.3)), 'least of .*my_rule'),
+    (functools.partial(my_rule, least=float('nan')), 'is nan, which cannot'),
+    (functools.partial(my_rule, least=(float('inf'),)), 'least of .*my_rule'),
+    (functools.partial(my_rule, least=_made), 'cannot be written in a gin'),
+  ],
+)
+def test_what_gin_has_no_words_for_is_refused_by_name(rule, said):
+  method = methods.Method(rule=rule, alphas=(0.1,))
+  points = methods.expand([method], gammas=(3,), temperatures=(0.0,))
+  with pytest.raises(ValueError, match=said):
+    chosen.check_can_be_said(points)
+
+
+def test_a_start_that_breaks_off_leaves_no_answer_of_an_earlier_one(
+  tmp_path, pair, capsys, monkeypatch
+):
+  file = _file(tmp_path, pair)
+  assert commands.main(['tune', file]) == 0
+
+  def broken(*args, **settings):
+    raise RuntimeError('broken off')
+
+  monkeypatch.setattr(tuning, 'confirm', broken)
+  with pytest.raises(RuntimeError, match='broken off'):
+    commands.main(['tune', file])
+  assert 'earlier start in' in capsys.readouterr().out
+  assert not [*(tmp_path / 'run/quality_0.9').glob('*.*')]
 
 
 def test_the_prefix_is_what_ends_in_a_colon():

@@ -51,6 +51,15 @@ def test_the_verdict_on_held_out_examples(qualities, verdict, said):
   assert '0.500 [0.500, 0.500] of its latency, by the wall clock' in lines[1]
 
 
+def test_that_candidates_were_timed_hours_apart_is_said():
+  one = _candidate([9.0] * 4, [0.5] * 4, starts=frozenset({0}))
+  other = _candidate([9.0] * 4, [0.5] * 4, starts=frozenset({0, 2}))
+  said = tuning_texts.rung(_rung(one, one), _QUALITY, 'bleu')
+  assert 'Caution' not in said
+  said = tuning_texts.rung(_rung(one, other), _QUALITY, 'bleu')
+  assert 'timed in 2 starts' in said
+
+
 def test_a_verifier_without_quality_has_no_share():
   found = _candidate([1.0] * 4, [0.5] * 4, reference=0.0)
   constraint = choosing.Constraint(latency=0.6)
@@ -87,7 +96,9 @@ def test_why_there_is_no_choice():
   # Met as measured, though not surely.
   unsure = _candidate([9.9, 9.9, 9.9, 8.0], [0.5] * 4)
   said = tuning_texts.nothing(_rung(missed, unsure), _QUALITY)
-  assert 'in 75% of the replicates where tune.confidence asks for 80%' in said
+  assert (
+    'in 75.0% of the replicates where tune.confidence asks for 80.0%' in said
+  )
   # Often met, but not as measured.
   skewed = _candidate([9.1] * 9 + [1.0], [0.5] * 10)
   assert _QUALITY.trust(skewed) == 0.9

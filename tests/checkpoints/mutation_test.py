@@ -1,0 +1,165 @@
+"""Valid small checkpoints with a few bytes changed, or cut short.
+
+Whatever the bytes: a model or a CheckpointError, and nothing else. GGUF, whose
+header is read by code of this package, has the same test beside its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tracemalloc
+
+from flax import traverse_util
+import hypothesis
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from speccascade_jax.checkpoints import errors
+from speccascade_jax.checkpoints import huggingface
+from speccascade_jax.checkpoints import load
+from speccascade_jax.checkpoints import translate
+from speccascade_jax.models.gemma import config as gemma_config
+from speccascade_jax.models.t5 import config as t5_config
+from tests.checkpoints import t5x_test
+
+_T5 = t5_config.T5Config(
+  vocab_size=8,
+  emb_dim=4,
+  num_heads=2,
+  head_dim=2,
+  mlp_dim=4,
+  num_encoder_layers=1,
+  num_decoder_layers=1,
+)
+_GEMMA = gemma_config.GemmaConfig(
+  vocab_size=8,
+  emb_dim=4,
+  num_layers=2,
+  num_heads=2,
+  num_kv_heads=1,
+  head_dim=2,
+  mlp_dim=4,
+)
+
+
+_CHANGES = st.lists(
+  st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4
+)
+
+
+def flat_params(config):
+  """By name; what the values are is not looked at."""
+  rng = np.random.default_rng(0)
+  return {
+    name: rng.normal(size=shape).astype(np.float32)
+    for name, shape in translate.shapes(config).items()
+  }
+
+
+def write_huggingface(config):
+  def write(folder):
+    params = traverse_util.unflatten_dict(flat_params(config), sep='/')
+    huggingface.save(folder / 'x', config, params)
+    return folder / 'x'
+
+  return write
+
+
+# What is written, and how many bytes of each file are worth a change: those
+# that describe it. The rest are weights, of which any will do.
+_WRITERS = {
+  'huggingface, T5': (write_huggingface(_T5), 4000),
+  'huggingface, Gemma': (write_huggingface(_GEMMA), 2500),
+  't5x': (lambda f: t5x_test.write(f / 'x', flat_params(_T5)), 4000),
+  'orbax': (lambda f: t5x_test.write_orbax(f / 'x', flat_params(_T5)), 4000),
+}
+
+
+@pytest.fixture(scope='module', params=_WRITERS)
+def checkpoint(request, tmp_path_factory):
+  """A valid folder, and how far into its files to go."""
+  write, reach = _WRITERS[request.param]
+  folder = write(tmp_path_factory.mktemp('valid').absolute())
+  assert load.load(folder).params.keys()
+  return folder, reach
+
+
+@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.given(data=st.data())
+def test_a_mutated_folder_is_read_or_refused(
+  checkpoint, tmp_path_factory, data
+):
+  valid, reach = checkpoint
+  folder = tmp_path_factory.mktemp('mutated') / valid.name
+  shutil.copytree(valid, folder)
+  files = sorted(path for path in folder.rglob('*') if path.is_file())
+  file = data.draw(st.sampled_from(files))
+  content = bytearray(file.read_bytes())
+  for at, byte in data.draw(_CHANGES):
+    if content:
+      content[at % min(len(content), reach)] = byte
+  keep = data.draw(st.one_of(st.none(), st.integers(0, reach)))
+  file.write_bytes(bytes(content[:keep]))
+  try:
+    load.load(folder)
+  except errors.CheckpointError as error:
+    assert str(folder) in str(error)
+  finally:
+    shutil.rmtree(folder)
+
+
+# What chance would hardly come upon: the tensors that tell the model's sizes.
+@pytest.mark.parametrize('shape', [(), (4,), (0, 4), (4, 1, 4, 4, 4)])
+@pytest.mark.parametrize(
+  'name',
+  [
+    'token_embedder/embedding',
+    'encoder/relpos_bias/rel_embedding',
+    'encoder/encoder/relpos_bias/rel_embedding',
+    'encoder/encoder/attention/query/kernel',
+    'encoder/layers_0/attention/query/kernel',
+    'encoder/layers_0/mlp/wi/kernel',
+    'encoder/layers_9999999/mlp/wi/kernel',
+  ],
+)
+def test_a_tensor_of_another_rank_is_refused(name, shape, tmp_path):
+  params = flat_params(_T5) | {name: np.zeros(shape, np.float32)}
+  if name.startswith('encoder/encoder/relpos_bias'):
+    params.pop('encoder/relpos_bias/rel_embedding')
+  folder = t5x_test.write(tmp_path / 'x', params)
+  with pytest.raises(errors.CheckpointError, match=re.escape(str(folder))):
+    load.load(folder)
+
+
+# Headers that claim what no file holds.
+@pytest.mark.parametrize(
+  'shape, offsets',
+  [
+    ([2**40, 2**20], [0, 2**62]),  # Sizes past the file's end.
+    ([2**63, 2**63], [0, 128]),  # A product that overflows 64 bits.
+    ([8, 4], [2**40, 2**40 + 128]),
+    ([8, 4], [128, 0]),
+  ],
+)
+def test_a_malicious_header_is_refused_within_little_memory(
+  shape, offsets, tmp_path
+):
+  folder = write_huggingface(_GEMMA)(tmp_path)
+  path = folder / 'model.safetensors'
+  data = path.read_bytes()
+  size = int.from_bytes(data[:8], 'little')
+  header = json.loads(data[8 : 8 + size])
+  name = 'model.embed_tokens.weight'
+  header[name] |= {'shape': shape, 'data_offsets': offsets}
+  text = json.dumps(header).encode()
+  path.write_bytes(len(text).to_bytes(8, 'little') + text + data[8 + size :])
+  tracemalloc.start()
+  try:
+    with pytest.raises(errors.CheckpointError, match=re.escape(str(folder))):
+      load.load(folder)
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+  finally:
+    tracemalloc.stop()
