@@ -1,6 +1,7 @@
 """Every file under gin/, configs/ and experiments/ parses and builds."""
 
 import importlib
+import importlib.util
 import math
 import pathlib
 import re
@@ -8,7 +9,9 @@ import re
 import jax
 import pytest
 
+from gin import config_parser
 from speccascade_jax import __main__ as commands
+from speccascade_jax import deferral
 from speccascade_jax import zoo
 from speccascade_jax.evaluation import methods as methods_lib
 from speccascade_jax.launch import gin_names
@@ -29,10 +32,18 @@ def _files(*folders):
   ]
 
 
-_FRAGMENTS = _files('gin')
+# For T5X's programs, which tests/t5x runs where T5X is.
+_T5X = _files('gin/t5x', 'configs/t5x')
 # What `tune` wrote, which stands alone; the command is that of its run.
 _WRITTEN = _files('experiments/operating_point')
-_LEAVES = [f for f in _files('configs', 'experiments') if f not in _WRITTEN]
+
+
+def _own_files(*folders):
+  return [file for file in _files(*folders) if file not in (*_T5X, *_WRITTEN)]
+
+
+_FRAGMENTS = _own_files('gin')
+_LEAVES = _own_files('configs', 'experiments')
 
 # https://arxiv.org/abs/1910.10683 and the T5X checkpoints of v1.1.
 _PARAMETERS = {
@@ -202,3 +213,41 @@ _CHECKS = {
   'evaluate': _check_grid,
   'tune': _check_grid,
 }
+
+
+class _Names(config_parser.ParserDelegate):
+  """References and macros as they are written."""
+
+  def configurable_reference(self, scoped_configurable_name, evaluate):
+    return f'@{scoped_configurable_name}{"()" * evaluate}'
+
+  def macro(self, macro_name):
+    return f'%{macro_name}'
+
+
+@pytest.mark.parametrize('file', _T5X)
+def test_a_file_for_t5x_parses_and_names_what_is_there(file):
+  text = (_ROOT / file).read_text()
+  assert text.startswith('# ')
+  included = []
+  for statement in config_parser.ConfigParser(text, _Names()):
+    if isinstance(statement, config_parser.ImportStatement):
+      if statement.module.startswith('speccascade_jax'):
+        assert importlib.util.find_spec(statement.module), statement.module
+    elif isinstance(statement, config_parser.IncludeStatement):
+      included.append(statement.filename)
+  if file.startswith('gin/'):
+    assert not included
+    return
+  assert re.search(rf'python -m t5x\.\w+ --gin_file={file}', text)
+  program = pathlib.Path(file).name
+  assert included == [
+    f't5x/configs/runs/{program}',
+    'gin/t5x/speculative_cascade.gin',
+  ]
+
+
+def test_t5x_s_command_line_may_name_every_rule():
+  text = (_ROOT / 'gin/t5x/speculative_cascade.gin').read_text()
+  for rule in deferral.RULES:
+    assert f'  @deferral.{rule.__name__},\n' in text

@@ -63,6 +63,11 @@ def load(
   return config, params, vocabulary_of(file)
 
 
+def read_config(path: str | os.PathLike[str]) -> families.Config:
+  """The model's shape, without its weights; errors as in `load`."""
+  return config_of(gguf_file.File(pathlib.Path(path)))
+
+
 class _Metadata:
   """Lookups that name the key that is missing."""
 

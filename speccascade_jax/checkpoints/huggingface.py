@@ -59,9 +59,7 @@ def load(
       are missing, broken or do not fit its config.
   """
   folder = pathlib.Path(directory)
-  config = hf_configs.read(
-    safetensors_source.read_json(folder / CONFIG_FILE), folder / CONFIG_FILE
-  )
+  config = read_config(folder)
   source = safetensors_source.open_folder(folder)
   table = dict(table_of(config, _prefix(source.shapes)))
   if _HEAD in table and _HEAD not in source.shapes:
@@ -71,6 +69,12 @@ def load(
     source, table, config, dtype, _copies(source.shapes, table), place
   )
   return config, params
+
+
+def read_config(directory: str | os.PathLike[str]) -> families.Config:
+  """The model's shape, without its weights; errors as in `load`."""
+  path = pathlib.Path(directory) / CONFIG_FILE
+  return hf_configs.read(safetensors_source.read_json(path), path)
 
 
 def save(

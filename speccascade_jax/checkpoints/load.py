@@ -13,6 +13,9 @@ import dataclasses
 import hashlib
 import os
 
+from flax import traverse_util
+import numpy as np
+
 from speccascade_jax import base
 from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax.checkpoints import errors
@@ -110,9 +113,26 @@ def format_of(path: hub.AnyPath) -> str:
   )
 
 
+def config_of(path: str | os.PathLike[str]) -> families.Config:
+  """The shape of the model in a checkpoint, without its weights.
+
+  Args:
+    path: as in `load`.
+
+  Raises:
+    CheckpointError: if it is no checkpoint, or none that is read.
+  """
+  local = hub.local(path)
+  return _CONFIGS[format_of(local)](local)
+
+
 def _native(path, dtype, place):
-  del place  # Small enough for one device.
-  return native.load(path, dtype)
+  config, params = native.load(path, dtype)
+  if place is not translate.put:
+    flat = traverse_util.flatten_dict(params, sep='/')
+    placed = {k: place(k, np.asarray(value)) for k, value in flat.items()}
+    params = traverse_util.unflatten_dict(placed, sep='/')
+  return config, params
 
 
 _FOLDERS: dict[
@@ -126,6 +146,14 @@ _FOLDERS: dict[
   'huggingface': huggingface.load,
   't5x': t5x.load,
   'orbax': orbax_models.load,
+}
+
+_CONFIGS: dict[str, Callable[[hub.AnyPath], families.Config]] = {
+  'native': native.read_config,
+  'huggingface': huggingface.read_config,
+  't5x': t5x.read_config,
+  'orbax': orbax_models.read_config,
+  'gguf': gguf_models.read_config,
 }
 
 

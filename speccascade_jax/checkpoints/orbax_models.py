@@ -50,16 +50,32 @@ def load(
   Raises:
     CheckpointError: if it is neither a T5 nor a Gemma, or broken.
   """
-  folder = item(epath.Path(directory))
-  if folder is None:
-    raise errors.CheckpointError(f'{directory} is no Orbax checkpoint.')
-  source = open_folder(folder)
-  if 'embedder/input_embedding' in source.shapes:
+  source = _source(directory)
+  if _is_gemma(source):
     config = gemma_config_of(source)
     table = gemma_table(config, source.shapes)
     images = [name for name in source.shapes if _IMAGES.match(name)]
     return config, translate.load(source, table, config, dtype, images, place)
   return t5x.read(source, dtype, place)
+
+
+def read_config(directory: hub.AnyPath) -> families.Config:
+  """The model's shape, without its weights; errors as in `load`."""
+  source = _source(directory)
+  if _is_gemma(source):
+    return gemma_config_of(source)
+  return t5x.config_of(source)
+
+
+def _source(directory: hub.AnyPath) -> tensorstore_source.Arrays:
+  folder = item(epath.Path(directory))
+  if folder is None:
+    raise errors.CheckpointError(f'{directory} is no Orbax checkpoint.')
+  return open_folder(folder)
+
+
+def _is_gemma(source: translate.Source) -> bool:
+  return 'embedder/input_embedding' in source.shapes
 
 
 def open_folder(folder: epath.Path) -> tensorstore_source.Arrays:

@@ -6,13 +6,19 @@
 
 The parameters' names are ours. What a checkpoint does not hold is the config:
 the shapes tell it. Layers that were scanned over lie in one array with an axis
-of layers behind the first (T5X's `scalable_t5`).
+of layers behind the first, and their heads have an axis of their own (T5X's
+`scalable_t5`)::
+
+    .../self_attention/query/kernel   [E, H D]   scanned [E, layers, H, D]
+    .../self_attention/out/kernel     [H D, E]           [H, layers, D, E]
+    .../mlp/wo/kernel                 [F, E]             [F, layers, E]
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import functools
+import math
 import pathlib
 import re
 from typing import Any
@@ -46,6 +52,11 @@ def load(
     CheckpointError: if it is no checkpoint of a T5, or broken.
   """
   return read(open_folder(epath.Path(directory)), dtype, place)
+
+
+def read_config(directory: hub.AnyPath) -> families.Config:
+  """The model's shape, without its weights; errors as in `load`."""
+  return config_of(open_folder(epath.Path(directory)))
 
 
 def read(
@@ -124,7 +135,7 @@ def config_of(source: translate.Source) -> t5_config.T5Config:
   for stack, attention in _STACKS.items():
     query = f'{stack}/{stack}/{attention}/query/kernel'
     if query in shapes:
-      depths[stack] = shape(query, rank=3)[1]
+      depths[stack] = shape(query, rank=4)[1]
     else:
       found = {
         int(m[2]) for m in map(_LAYER.match, shapes) if m and m[1] == stack
@@ -138,7 +149,9 @@ def config_of(source: translate.Source) -> t5_config.T5Config:
     heads, _, buckets = shape(*names, rank=3)
   gated = f'{block}mlp/wi_0/kernel' in shapes
   wi = shape(f'{block}mlp/wi_0/kernel', f'{block}mlp/wi/kernel', rank=rank)
-  joined = shape(f'{block}attention/query/kernel', rank=rank)[-1]
+  # Heads lie apart where layers were scanned over.
+  query = shape(f'{block}attention/query/kernel', rank=4 if scanned else 2)
+  joined = math.prod(query[2:]) if scanned else query[-1]
   try:
     return t5_config.T5Config(
       vocab_size=vocab_size,
@@ -173,13 +186,29 @@ def table_of(
       table[target] = translate.as_is(target)
       continue
     layer = 0 if match is None else int(match[2])
-    part = translate.Part(target, _column(layer), 0)
+    if target.endswith('/out/kernel'):
+      # A row of the array is a head, which is several of the parameter's.
+      part = translate.Part(target, _heads_out(layer))
+    else:
+      part = translate.Part(target, _column(layer), 0)
     table[scanned] = (*table.get(scanned, ()), part)
   return table
 
 
 def _column(layer: int) -> Callable[[Any], Any]:
-  return lambda x: x[:, layer]
+  """[E, layers, H, D] to [E, H D]; [E, layers, F] and [E, layers] to that of
+  one layer."""
+
+  def convert(x: Any) -> Any:
+    x = x[:, layer]
+    return x.reshape(x.shape[0], -1) if x.ndim > 2 else x
+
+  return convert
+
+
+def _heads_out(layer: int) -> Callable[[Any], Any]:
+  """[H, layers, D, E] to [H D, E]."""
+  return lambda x: x[:, layer].reshape(-1, x.shape[-1])
 
 
 def _check_scanned_biases(source: translate.Source) -> None:

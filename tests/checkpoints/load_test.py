@@ -58,6 +58,7 @@ def test_every_format_computes_the_same(written, name):
   kind, write = written
   path = write(name)
   checkpoint = load.load(path, dtype='float32')
+  assert load.config_of(path) == checkpoint.config
   assert checkpoint.format == kind
   assert checkpoint.vocabulary.size == 4096
   huggingface_test.assert_computes_as_expected(
@@ -303,7 +304,8 @@ def test_absurd_depths_are_refused_before_they_are_traced(tmp_path):
     load.load(folder)
 
 
-def test_a_sharded_layout_is_loaded_in_place():
+@pytest.mark.parametrize('kind', ['native', 'huggingface'])
+def test_a_sharded_layout_is_loaded_in_place(kind, tmp_path):
   mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ('model',))
   spec = jax.sharding.PartitionSpec(None, 'model')
   placed = []
@@ -314,7 +316,8 @@ def test_a_sharded_layout_is_loaded_in_place():
     placed.append(name)
     return jax.device_put(value, jax.sharding.NamedSharding(mesh, spec))
 
-  checkpoint = load.load(GOLDENS / 'hf_gemma_1', 'bfloat16', place)
+  path = _WRITERS[kind](tmp_path / 'gemma', 'hf_gemma_1')
+  checkpoint = load.load(path, 'bfloat16', place)
   embedding = checkpoint.params['token_embedder']['embedding']
   assert (
     embedding.sharding.spec == spec and 'token_embedder/embedding' in placed

@@ -1,4 +1,7 @@
-"""Checkpoints in T5X's layout, by the libraries that T5X writes them with."""
+"""Checkpoints in T5X's layout, by the libraries that T5X writes them with.
+
+And by T5X itself, where it is.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ from speccascade_jax.checkpoints import errors
 from speccascade_jax.checkpoints import huggingface
 from speccascade_jax.checkpoints import load
 from speccascade_jax.checkpoints import orbax_models
+from speccascade_jax.checkpoints import t5x
 from tests.checkpoints import huggingface_test
+from tests.checkpoints import sources
+from tests.t5x import importing
 
 GOLDENS = huggingface_test.GOLDENS
 _LAYER = re.compile(r'(encoder|decoder)/layers_(\d+)/(.*)')
@@ -32,12 +38,17 @@ def tensors_of(name):
 
 
 def scanned(tensors):
-  """As `scalable_t5` has them: an axis of layers behind the first."""
+  """As `scalable_t5` has them: axes of layers, behind the first, and heads."""
+  heads = len(tensors['encoder/relpos_bias/rel_embedding'])
   stacks, found = {}, {}
   for name, value in tensors.items():
     match = _LAYER.fullmatch(name)
     if match is not None:
       stack, layer, rest = match.groups()
+      if rest.endswith('/out/kernel'):
+        value = value.reshape(heads, -1, value.shape[-1])
+      elif 'attention/' in rest:
+        value = value.reshape(value.shape[0], heads, -1)
       stacks.setdefault(f'{stack}/{stack}/{rest}', {})[int(layer)] = value
     elif 'relpos_bias' not in name:
       found[name] = value
@@ -104,6 +115,15 @@ def write_orbax(folder, tensors, **options):
   return folder / '7'
 
 
+def write_by_t5x(folder, tensors, **options):
+  """What T5X leaves of a model of its own; skips where there is no T5X."""
+  importing.require()
+  from tests.t5x import steps
+
+  config = t5x.config_of(sources.Arrays(tensors))
+  return steps.save(folder, config, nested(tensors), **options)
+
+
 _WRITERS = {
   't5x': write,
   't5x, old': lambda folder, tensors: write(folder, tensors, old=True),
@@ -111,6 +131,16 @@ _WRITERS = {
   'orbax': write_orbax,
   'orbax, scanned': lambda folder, tensors: write_orbax(
     folder, scanned(tensors)
+  ),
+  't5x, by T5X': write_by_t5x,
+  't5x, scanned, by T5X': lambda folder, tensors: write_by_t5x(
+    folder, scanned(tensors)
+  ),
+  'orbax, by T5X': lambda folder, tensors: write_by_t5x(
+    folder, tensors, orbax=True
+  ),
+  'orbax, scanned, by T5X': lambda folder, tensors: write_by_t5x(
+    folder, scanned(tensors), orbax=True
   ),
 }
 
@@ -120,6 +150,7 @@ _WRITERS = {
 def test_a_checkpoint_computes_what_the_folder_does(writer, name, tmp_path):
   path = _WRITERS[writer](tmp_path / 'checkpoint_7', tensors_of(name))
   checkpoint = load.load(path, dtype='float32')
+  assert load.config_of(path) == checkpoint.config
   assert checkpoint.format == writer.split(',')[0]
   assert checkpoint.config == huggingface.load(GOLDENS / name)[0]
   huggingface_test.assert_computes_as_expected(
@@ -212,6 +243,7 @@ def test_a_published_gemma_computes_what_the_folder_does(
     tensors['vision_encoder/patch/kernel'] = np.zeros((2, 2), np.float32)
   path = write_gemma(tmp_path / 'gemma', tensors, style)
   checkpoint = load.load(path, dtype='float32')
+  assert load.config_of(path) == checkpoint.config
   assert checkpoint.format == 'orbax'
   config = huggingface.load(GOLDENS / name)[0]
   sizes = ('emb_dim', 'num_layers', 'num_heads', 'num_kv_heads', 'mlp_dim')
