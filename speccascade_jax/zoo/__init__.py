@@ -12,12 +12,11 @@ _ROOT = pathlib.Path(__file__).parent
 
 # Pair -> task -> what the task's inputs begin with. The tasks' own module says
 # the same, but importing it takes TensorFlow.
-PREFIXES = {
-  'debian': {
-    'debian_en_de': 'translate English to German: ',
-    'debian_synopsis': 'summarize: ',
-  }
+_DEBIAN = {
+  'debian_en_de': 'translate English to German: ',
+  'debian_synopsis': 'summarize: ',
 }
+PREFIXES = {'debian': _DEBIAN, 'debian_gemma': _DEBIAN}
 
 
 def names() -> list[str]:

@@ -158,4 +158,5 @@ def test_the_core_needs_neither_tensorflow_nor_seqio():
 
 def test_prefixes_of_the_shipped_pairs_are_those_of_their_tasks():
   assert set(zoo.PREFIXES) == set(zoo.names())
-  assert zoo.PREFIXES['debian'] == debian.PREFIXES
+  for prefixes in zoo.PREFIXES.values():
+    assert prefixes == debian.PREFIXES
