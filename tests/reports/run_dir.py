@@ -71,6 +71,7 @@ def build(
   header = {
     'task': 'debian_en_de',
     'pair': 'debian',
+    'command': 'sweep',
     'pair_digest': '0123456789abcdef-float32',
     'split': 'test',
     'input_length': 96,
