@@ -58,12 +58,15 @@ def evaluate(
   folder = pathlib.Path(run_dir)
   loaded = inputs.load_pair(pair)
   examples, metric_fns = inputs.load_task(task, split, num_examples, seed)
+  input_length = input_length or inputs.longest_source(loaded, examples)
   content = {
     'task': task,
     'split': split,
     'pair': inputs.pair_name(pair),
     'pair_digest': loaded.digest,
     'num_examples': len(examples),
+    'max_length': max_length,
+    'input_length': input_length,
     'config': points[0].config(),
   }
   _check_folder(folder, content)
@@ -74,7 +77,7 @@ def evaluate(
     batch_size=batch_size,
     progress=True,
     max_length=max_length,
-    input_length=input_length or inputs.longest_source(loaded, examples),
+    input_length=input_length,
     **points[0].settings(),
   )
   folder.mkdir(parents=True, exist_ok=True)
@@ -103,6 +106,7 @@ def _check_folder(folder: pathlib.Path, content: dict[str, Any]) -> None:
     stored = json.loads(path.read_text(encoding='utf-8'))
   except ValueError:
     stored = {}
+  stored = stored if isinstance(stored, dict) else {}
   asked = json.loads(json.dumps(content))
   differing = [
     f'{name} is {stored.get(name)!r} there and {asked[name]!r} here'

@@ -126,8 +126,14 @@ def tune(
     'operative_config': gin_setup.operative_config(),
   }
   files = tuning_files.Files(folder / constraint.name)
-  if files.remove():
-    print(f'The choice of an earlier start in {files.folder} is replaced.')
+
+  def told(rung: tuning.Rung) -> None:
+    # Only a search that runs may take an earlier answer away: one that is
+    # refused, because its directory is in use or holds another, may not.
+    if files.remove():
+      print(f'The choice of an earlier start in {files.folder} is replaced.')
+    print(tuning_texts.rung(rung, constraint, primary_metric))
+
   print(f'Looking for {constraint}, {len(points) - 1} candidates.')
   found = tuning.search(
     loaded,
@@ -138,9 +144,7 @@ def tune(
     constraint=constraint,
     rungs=rungs,
     keep=keep,
-    on_rung=lambda rung: print(
-      tuning_texts.rung(rung, constraint, primary_metric)
-    ),
+    on_rung=told,
     **shared,
     **of_search,
   )

@@ -268,6 +268,18 @@ def test_a_start_that_breaks_off_leaves_no_answer_of_an_earlier_one(
   assert not [*(tmp_path / 'run/quality_0.9').glob('*.*')]
 
 
+def test_a_start_that_is_refused_leaves_the_answer_that_is_there(
+  tmp_path, pair, capsys
+):
+  file = _file(tmp_path, pair)
+  assert commands.main(['tune', file]) == 0
+  before = {p: p.read_text() for p in (tmp_path / 'run').glob('quality*/*.*')}
+  assert len(before) == 3
+  assert commands.main(['tune', file, '--gin.tune.rungs=(2, 5)']) == 1
+  assert 'num_examples' in capsys.readouterr().err
+  assert {p: p.read_text() for p in before} == before
+
+
 def test_the_prefix_is_what_ends_in_a_colon():
   said = ['to German: the one', 'to German: the other']
   assert chosen.common_prefix(said) == 'to German: '
