@@ -250,7 +250,7 @@ def _read(
       out[(slice(None),) * part.axis + (slice(first, end),)] = value.astype(
         out.dtype
       )
-  except (OSError, ValueError, MemoryError) as error:
+  except (OSError, ValueError, IndexError, MemoryError) as error:
     raise errors.CheckpointError(
       f'{source.path}: {name} cannot be read: {error}'
     ) from error

@@ -65,8 +65,9 @@ def unfinished(sweep: runs_lib.Sweep) -> list[str]:
     return []
   if sweep.header.get('command') == 'tune':
     return [
-      f'{len(missing)} of {len(missing) + len(sweep.runs)} candidates fell '
-      'behind in the search, and have not all examples: they are not shown.'
+      f'{len(missing)} of {len(missing) + len(sweep.runs)} candidates have '
+      'not all examples, because they fell behind in the search or it was '
+      'stopped: they are not shown.'
     ]
   lines = [
     f'Left out, unfinished: {len(missing)} of '

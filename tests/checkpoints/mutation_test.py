@@ -87,7 +87,7 @@ def checkpoint(request, tmp_path_factory):
   return folder, reach
 
 
-@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.settings(max_examples=30, deadline=None, derandomize=True)
 @hypothesis.given(data=st.data())
 def test_a_mutated_folder_is_read_or_refused(
   checkpoint, tmp_path_factory, data
@@ -109,6 +109,17 @@ def test_a_mutated_folder_is_read_or_refused(
     assert str(folder) in str(error)
   finally:
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize('buckets', [0, 2, 3, '32'])
+def test_position_buckets_that_cannot_be_are_refused(buckets, tmp_path):
+  folder = write_huggingface(_T5)(tmp_path)
+  path = folder / 'config.json'
+  content = json.loads(path.read_text())
+  content['relative_attention_num_buckets'] = buckets
+  path.write_text(json.dumps(content))
+  with pytest.raises(errors.CheckpointError, match='num_buckets must be'):
+    load.load(folder)
 
 
 # What chance would hardly come upon: the tensors that tell the model's sizes.

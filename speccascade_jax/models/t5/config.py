@@ -54,6 +54,20 @@ class T5Config:
   dtype: str = 'float32'
 
   def __post_init__(self):
+    # Half of the buckets are for either direction, half of those for exact
+    # distances; the others are spread up to the largest.
+    buckets = self.relative_attention_num_buckets
+    distance = self.relative_attention_max_distance
+    if not isinstance(buckets, int) or buckets < 4:
+      raise ValueError(
+        'T5Config.relative_attention_num_buckets must be an integer, at least '
+        f'4, got {buckets!r}.'
+      )
+    if not isinstance(distance, int) or distance <= buckets // 2:
+      raise ValueError(
+        'T5Config.relative_attention_max_distance must be an integer above '
+        f'half of the {buckets} buckets, got {distance!r}.'
+      )
     # JSON and gin hand over lists; a tuple keeps the config hashable.
     object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
     for field in (
