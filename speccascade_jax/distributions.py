@@ -68,6 +68,21 @@ def softmax(logits: base.Array) -> base.Array:
   return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
 
 
+def confidences(
+  logits: base.Array, temperature: base.Array | None = None
+) -> base.Array:
+  """What rules take for confidences: `softmax`, of calibrated logits.
+
+  Args:
+    logits: `[..., V]`.
+    temperature: that the model's probabilities are right at (Guo et al.,
+      2017); None leaves them as they are. No part of what is sampled.
+  """
+  if temperature is None:
+    return softmax(logits)
+  return jax.nn.softmax(logits.astype(jnp.float32) / temperature, axis=-1)
+
+
 def argmax(logits: base.Array) -> base.Array:
   """The token `[...]` int32 of the largest of `logits [..., V]`.
 

@@ -35,6 +35,8 @@ from speccascade_jax.decoding import call_times as call_times_lib
 from speccascade_jax.decoding import sequence_cascade
 from speccascade_jax.decoding import speculative
 from speccascade_jax.decoding import stats as decoding_stats
+from speccascade_jax.decoding import stopping
+from speccascade_jax.decoding import teacher_forced
 from speccascade_jax.decoding import token_cascade
 from speccascade_jax.models import protocol
 
@@ -92,6 +94,23 @@ class Output:
 
 
 @dataclasses.dataclass(frozen=True)
+class Judgement:
+  """What a model says of given texts, in host memory; K temperatures.
+
+  Attributes:
+    confidence: `[K, B, T]` probability of the likeliest token.
+    surprisal: `[K, B, T]` of the text's own token, in nats.
+    correct: `[B, T]` bool, the two are the same token.
+    there: `[B, T]` bool, the text has this position.
+  """
+
+  confidence: np.ndarray
+  surprisal: np.ndarray
+  correct: np.ndarray
+  there: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Pair:
   """A drafter and a verifier over one vocabulary.
 
@@ -134,6 +153,8 @@ class Pair:
     min_p: float | None = None,
     eta: float | None = None,
     max_length: int = 128,
+    stop: Sequence[str] = (),
+    confidence_temperatures: Sequence[float] | None = None,
     input_length: int | None = None,
     row_ids: Sequence[int] | None = None,
     trace: bool = False,
@@ -164,6 +185,13 @@ class Pair:
       eta: keep tokens that are likely, or typical for the entropy; see
         `distributions.Scaling`.
       max_length: most tokens to emit, EOS included.
+      stop: texts that end a row where one of them is complete, within the
+        loop; the row's text is then cut in front of it. The token that
+        completed it, and what that brings along, stays among the `tokens`. A
+        special token ('<end_of_turn>') is looked for by its name.
+      confidence_temperatures: the drafter's and the verifier's, as
+        `speccascade calibrate` finds them: the confidences that decide are
+        those of logits divided by them. What is sampled does not change.
       input_length: width that the inputs are padded or cut to; by default the
         smallest bucket that holds them all, without cutting.
       row_ids: identities of the rows, so that an example draws the same
@@ -185,10 +213,11 @@ class Pair:
       if rule is None and method == 'speculative':
         rule = deferral.verifier_only
       options = loops.check(method, rule, verification, given)
-    elif given or method != 'speculative':
+      options['confidence_temperatures'] = confidence_temperatures
+    elif given or method != 'speculative' or confidence_temperatures:
       raise ValueError(
         f'The {model} decodes alone: it takes no method {method!r} and none of '
-        f'its options, got {given}.'
+        f'its options, got {given}, {confidence_temperatures=}.'
       )
     scaling = distributions.Scaling(
       greedy=bool(temperature == 0),
@@ -197,6 +226,8 @@ class Pair:
       min_p=min_p,
       eta=eta,
     )
+    stop = (stop,) if isinstance(stop, str) else tuple(stop)
+    stops = self._stop_table(stop) if stop else None
     inputs, truncated = self._encode(texts, input_length)
     if self.prefixes and not all(t.startswith(self.prefixes) for t in texts):
       # Without the text itself, so that Python says it once, not a batch.
@@ -208,7 +239,7 @@ class Pair:
       )
     keys = _row_keys(key, len(texts), row_ids)
     common: dict[str, Any] = dict(
-      max_length=max_length, scaling=scaling, trace=trace
+      max_length=max_length, scaling=scaling, stops=stops, trace=trace
     )
     if model == PAIR:
       assert self.drafter is not None  # Checked above.
@@ -249,6 +280,7 @@ class Pair:
       truncated,
       alone=model != PAIR,
       judged=model == PAIR and loops.LOOPS[method].judges,
+      stop=stop,
     )
 
   def call_times(
@@ -284,6 +316,49 @@ class Pair:
       ).items()
     }
     return call_times_lib.quickest_ms(programs, calls=calls)
+
+  def judge(
+    self,
+    texts: Sequence[str],
+    targets: Sequence[str],
+    *,
+    model: str,
+    temperatures: Sequence[float],
+    max_length: int,
+    input_length: int,
+  ) -> Judgement:
+    """How sure a model is of given texts, and whether rightly.
+
+    Args:
+      texts: B inputs, as for `generate`.
+      targets: what they are answered with.
+      model: 'drafter' or 'verifier'.
+      temperatures: K, above 0, that logits are divided by.
+      max_length: tokens of a target that are judged at most, EOS included.
+      input_length: width that the inputs are padded or cut to.
+    """
+    judging = {DRAFTER: self.drafter, VERIFIER: self.verifier}.get(model)
+    if judging is None:
+      raise ValueError(
+        f"model is {model!r}; it must be 'drafter' or 'verifier', and loaded."
+      )
+    inputs, _ = self._encode(texts, input_length)
+    tokens = np.zeros((len(inputs), max_length), np.int32)
+    for row, target in zip(tokens, targets, strict=True):
+      ids = [*self.vocabulary.encode(target), self.vocabulary.eos_id]
+      row[: len(ids)] = ids[:max_length]
+    found = jax.device_get(
+      teacher_forced.judge(
+        judging.step,
+        judging.params,
+        inputs,
+        tokens,
+        np.asarray(temperatures, np.float32),
+      )
+    )
+    return Judgement(
+      found.confidence, found.surprisal, found.correct, tokens != 0
+    )
 
   def pieces(self, tokens: Sequence[int]) -> list[str]:
     """The vocabulary's piece of every token, for display."""
@@ -328,12 +403,14 @@ class Pair:
     self,
     generation: base.Generation,
     truncated: np.ndarray,
+    stop: tuple[str, ...],
     **kind: bool,
   ) -> Output:
     counters = generation.counters
     rows = zip(generation.tokens, generation.lengths, strict=True)
+    texts = [self.vocabulary.decode(row[:n]) for row, n in rows]
     return Output(
-      texts=[self.vocabulary.decode(row[:n]) for row, n in rows],
+      texts=[_before(stop, text) for text in texts],
       tokens=generation.tokens,
       lengths=generation.lengths,
       provenance=generation.provenance,
@@ -346,6 +423,25 @@ class Pair:
       drafter_probs=generation.drafter_probs,
       verifier_probs=generation.verifier_probs,
     )
+
+  def _stop_table(self, stop: tuple[str, ...]) -> stopping.StopTable:
+    if not all(stop):
+      raise ValueError(f'stop is {stop!r}; an empty text ends nothing.')
+    return _stop_table(self.vocabulary, stop, self.verifier.step.vocab_size)
+
+
+# A large vocabulary takes about a second.
+@functools.lru_cache(maxsize=8)
+def _stop_table(
+  vocabulary: vocabularies.Vocabulary, stop: tuple[str, ...], vocab_size: int
+) -> stopping.StopTable:
+  stops = [text.encode() for text in stop]
+  return stopping.build(stops, vocabulary.surfaces, vocab_size)
+
+
+def _before(stop: tuple[str, ...], text: str) -> str:
+  found = [i for i in map(text.find, stop) if i >= 0]
+  return text[: min(found, default=len(text))]
 
 
 def _row_keys(

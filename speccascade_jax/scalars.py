@@ -6,6 +6,7 @@ themselves, which may be called without one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import math
 from typing import Any
 
@@ -42,6 +43,29 @@ def check_quantile(quantile: float | None) -> float | None:
   if not 0.0 <= float(quantile) <= 1.0:
     raise ValueError(f'quantile must be in [0, 1] or None, got {quantile!r}.')
   return float(quantile)
+
+
+def check_confidence_temperatures(
+  temperatures: Sequence[float | base.Array] | None,
+) -> tuple[base.Array, base.Array] | None:
+  """None, or the drafter's and the verifier's, each above 0 and finite."""
+  if temperatures is None:
+    return None
+  name = 'confidence_temperatures'
+  values = tuple(temperatures)
+  if len(values) != 2:
+    raise ValueError(
+      f"{name} must be the drafter's and the verifier's, got {temperatures!r}."
+    )
+  for value in values:
+    check_scalar(name, value)
+    known = not isinstance(value, jax.core.Tracer)
+    if known and not 0.0 < float(value) < math.inf:
+      raise ValueError(
+        f'{name} must be above 0 and finite, got {temperatures!r}.'
+      )
+  drafter, verifier = (jnp.asarray(value, jnp.float32) for value in values)
+  return drafter, verifier
 
 
 def check_scalar(name: str, value: Any) -> None:

@@ -7,8 +7,10 @@ text needs neither seqio nor TensorFlow; the seqio tasks read the same files.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+import functools
 import os
 import pathlib
+import re
 from typing import Protocol
 
 import sentencepiece
@@ -18,6 +20,8 @@ import tokenizers
 # tokenizer.json also knows the tokens that were added later.
 FILES = ('tokenizer.json', 'spiece.model', 'tokenizer.model')
 
+# How T5's and Gemma's vocabularies write a token for a single byte.
+_BYTE = re.compile('<0x[0-9A-F]{2}>')
 # The names that T5's and Gemma's tokenizers give to their ends.
 _EOS = ('</s>', '<eos>')
 _BOS = ('<s>', '<bos>')
@@ -36,6 +40,8 @@ class Codec(Protocol):
   def decode(self, ids: Sequence[int]) -> str: ...
 
   def piece(self, token: int) -> str: ...
+
+  def is_special(self, token: int) -> bool: ...
 
 
 class Vocabulary:
@@ -86,6 +92,26 @@ class Vocabulary:
     """One piece a token, the EOS included, for display."""
     return [self.piece(i) for i in self._known(ids, True)]
 
+  @functools.cached_property
+  def surfaces(self) -> list[bytes]:
+    """What each token adds to a text, in UTF-8, where it is not the first.
+
+    A special token, which `decode` leaves out, adds its name, so that it can
+    be looked for; a token that stands for one byte adds that byte, and the
+    unknown one a letter that no text has.
+    """
+    return [self._surface(token) for token in range(self.size)]
+
+  def _surface(self, token: int) -> bytes:
+    piece = self._codec.piece(token)
+    if token == self._codec.unk_id:
+      return b'\xff'  # In no UTF-8.
+    if self._codec.is_special(token):
+      return piece.encode()
+    if _BYTE.fullmatch(piece):
+      return bytes([int(piece[3:5], 16)])
+    return piece.replace('\u2581', ' ').encode()
+
   def _known(self, ids: Iterable[int], keep_eos: bool = False) -> list[int]:
     known = []
     for i in ids:
@@ -130,6 +156,9 @@ class SentencePieces:
   def piece(self, token: int) -> str:
     return self._processor.id_to_piece(token)
 
+  def is_special(self, token: int) -> bool:
+    return self._processor.is_control(token)
+
 
 class TokenizerJson:
   """A tokenizer.json, as Hugging Face's `tokenizers` writes it."""
@@ -150,6 +179,8 @@ class TokenizerJson:
     self.eos_id = eos_id
     unk_id = self._first(('<unk>',))
     self.unk_id = eos_id if unk_id is None else unk_id
+    added = self._tokenizer.get_added_tokens_decoder()
+    self._special = {i for i, token in added.items() if token.special}
 
   def _first(self, names: Sequence[str]) -> int | None:
     found = (self._tokenizer.token_to_id(name) for name in names)
@@ -163,6 +194,9 @@ class TokenizerJson:
 
   def piece(self, token: int) -> str:
     return self._tokenizer.id_to_token(token) or '<unk>'
+
+  def is_special(self, token: int) -> bool:
+    return token in self._special
 
 
 def find(folder: str | os.PathLike[str]) -> pathlib.Path | None:

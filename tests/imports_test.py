@@ -41,7 +41,8 @@ _MAY_IMPORT = {
   # Texts and counters, and what a method and its truncation are called; never
   # a logit or a model.
   'evaluation': {
-    *('base', 'distributions', 'deferral', 'loops', 'verification'),
+    *('base', 'scalars', 'distributions', 'deferral', 'loops'),
+    'verification',
   },
   # Result files alone.
   'reports': set(),

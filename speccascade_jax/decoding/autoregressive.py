@@ -14,6 +14,7 @@ from speccascade_jax import static
 from speccascade_jax.decoding import checks
 from speccascade_jax.decoding import sampling
 from speccascade_jax.decoding import state as text_state
+from speccascade_jax.decoding import stopping
 from speccascade_jax.models import protocol
 
 
@@ -27,6 +28,7 @@ def decode(
   max_length: int,
   scaling: distributions.Scaling = distributions.Scaling(),
   role: base.Provenance = base.Provenance.VERIFIER,
+  stops: stopping.StopTable | None = None,
   trace: bool = False,
 ) -> base.Generation:
   """Decodes each row until its EOS or `max_length` tokens.
@@ -40,6 +42,7 @@ def decode(
     max_length: T, the most tokens to emit, EOS included (static).
     scaling: greedy or not, and the truncation (static).
     role: under which name tokens and calls are counted, DRAFTER or VERIFIER.
+    stops: what ends a row besides its EOS, see `stopping` (traced).
     trace: also return the probability of every output token.
 
   Returns:
@@ -54,6 +57,7 @@ def decode(
     inputs,
     keys,
     checks.check_temperature(temperature, scaling),
+    stops,
     max_length=static.positive_integer('max_length', max_length),
     scaling=scaling,
     role=role,
@@ -65,8 +69,8 @@ def decode(
   jax.jit,
   static_argnames=('model', 'max_length', 'scaling', 'role', 'trace'),
 )
-def _decode(model, params, inputs, keys, temperature, **settings):
-  state = run(model, params, inputs, keys, temperature, **settings)
+def _decode(model, params, inputs, keys, temperature, stops, **settings):
+  state = run(model, params, inputs, keys, temperature, stops, **settings)
   return text_state.generation(state)
 
 
@@ -76,17 +80,20 @@ def run(
   inputs: base.Array,
   keys: base.Array,
   temperature: base.Array,
+  stops: stopping.StopTable | None,
   *,
   max_length: int,
   scaling: distributions.Scaling,
   role: base.Provenance,
   trace: bool,
   rows: base.Array | None = None,
+  probs_temperature: base.Array | None = None,
 ) -> text_state.TextState:
   """The loop itself, to be traced; the arguments are those of `decode`.
 
   `rows [B]` bool are those that are decoded, by default all: the others stay
-  empty, cost nothing, and keep nobody waiting.
+  empty, cost nothing, and keep nobody waiting. `probs_temperature` divides the
+  logits that traced probabilities are of.
   """
   start = model.start(params, inputs, max_length)
   state = text_state.init(start, max_length, trace)
@@ -106,7 +113,9 @@ def run(
     logits = logits[:, 0]
     u = sampling.uniforms(keys, number, 1)[:, 0]
     token = sampling.sample(logits, u, scaling, temperature)
-    probs = sampling.probability(logits, token)[:, None] if trace else None
+    probs = None
+    if trace:
+      probs = sampling.probability(logits, token, probs_temperature)[:, None]
     block = text_state.Block(
       tokens=token[:, None],
       count=ones,
@@ -120,6 +129,7 @@ def run(
       state,
       block,
       model.eos_id,
+      stops,
       drafter_steps=int(drafting),
       verifier_calls=int(not drafting),
       drafted=int(drafting),

@@ -46,7 +46,16 @@ def choose(
   return distributions.draw(probs, u)
 
 
-def probability(logits: base.Array, tokens: base.Array) -> base.Array:
-  """Unscaled probability `[...]` of `tokens [...]` under `logits [..., V]`."""
+def probability(
+  logits: base.Array,
+  tokens: base.Array,
+  temperature: base.Array | None = None,
+) -> base.Array:
+  """Probability `[...]` of `tokens [...]` under `logits [..., V]`.
+
+  Unscaled, or with `temperature` as in `distributions.confidences`.
+  """
+  if temperature is not None:
+    logits = logits / temperature
   chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
   return jnp.exp(chosen - jax.nn.logsumexp(logits, axis=-1))

@@ -8,6 +8,7 @@ verifier draws.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 
@@ -22,6 +23,7 @@ from speccascade_jax import static
 from speccascade_jax.decoding import autoregressive
 from speccascade_jax.decoding import checks
 from speccascade_jax.decoding import state as text_state
+from speccascade_jax.decoding import stopping
 from speccascade_jax.models import protocol
 
 # Folded into the keys of the verifier; any number would do.
@@ -41,6 +43,8 @@ def decode(
   max_length: int,
   quantile: float | None = None,
   scaling: distributions.Scaling = distributions.Scaling(),
+  stops: stopping.StopTable | None = None,
+  confidence_temperatures: Sequence[float | base.Array] | None = None,
   trace: bool = False,
 ) -> base.Generation:
   """Decodes each row until its EOS or `max_length` tokens.
@@ -61,6 +65,10 @@ def decode(
     max_length: T, the most tokens to emit, EOS included (static).
     quantile: which confidence, see `confidence` (static).
     scaling: greedy or not, and the truncation, for both models (static).
+    stops: what ends a row besides its EOS, see `stopping` (traced).
+    confidence_temperatures: the drafter's and the verifier's (traced): the
+      confidence, and what `trace` shows of the drafter, is that of logits
+      divided by the first; None leaves them as they are.
     trace: also return the probability of every output token under the model
       that wrote it.
 
@@ -79,6 +87,8 @@ def decode(
     keys,
     scalars.check_alpha(alpha),
     checks.check_temperature(temperature, scaling),
+    stops,
+    scalars.check_confidence_temperatures(confidence_temperatures),
     max_length=static.positive_integer('max_length', max_length),
     quantile=scalars.check_quantile(quantile),
     scaling=scaling,
@@ -142,6 +152,8 @@ def _decode(
   keys,
   alpha,
   temperature,
+  stops,
+  confidence_temperatures,
   *,
   max_length,
   quantile,
@@ -155,8 +167,10 @@ def _decode(
     inputs,
     keys,
     temperature,
+    stops,
     role=base.Provenance.DRAFTER,
     trace=True,
+    probs_temperature=confidence_temperatures and confidence_temperatures[0],
     **common,
   )
   sure = confidence(draft.drafter_probs, draft.emitted, quantile)
@@ -169,6 +183,7 @@ def _decode(
       inputs,
       _own_keys(keys),
       temperature,
+      stops,
       role=base.Provenance.VERIFIER,
       trace=trace,
       rows=defers,

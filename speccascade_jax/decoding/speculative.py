@@ -18,6 +18,7 @@ rows that draft 1 and 3 tokens, `!` where `max q_conf < fallback`::
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 
@@ -33,6 +34,7 @@ from speccascade_jax import verification
 from speccascade_jax.decoding import checks
 from speccascade_jax.decoding import sampling
 from speccascade_jax.decoding import state as text_state
+from speccascade_jax.decoding import stopping
 from speccascade_jax.models import protocol
 
 
@@ -52,6 +54,8 @@ def decode(
   verify: base.Verify = verification.verify_tokens,
   scaling: distributions.Scaling = distributions.Scaling(),
   fallback: float | base.Array | None = None,
+  stops: stopping.StopTable | None = None,
+  confidence_temperatures: Sequence[float | base.Array] | None = None,
   trace: bool = False,
 ) -> base.Generation:
   """Decodes each row until its EOS or `max_length` tokens.
@@ -72,6 +76,10 @@ def decode(
     scaling: greedy or not, and the truncation, for both models (static).
     fallback: a row stops drafting where `max q_conf` is below this (traced);
       None drafts full blocks. Needs `verify_tokens`.
+    stops: what ends a row besides its EOS, see `stopping` (traced).
+    confidence_temperatures: the drafter's and the verifier's (traced): the
+      rule's confidences are those of logits divided by them, see
+      `distributions.confidences`; None leaves them as they are.
     trace: also return both models' probabilities of every output token.
 
   Returns:
@@ -93,6 +101,8 @@ def decode(
     scalars.check_alpha(alpha),
     checks.check_temperature(temperature, scaling),
     fallback,
+    stops,
+    scalars.check_confidence_temperatures(confidence_temperatures),
     rule=static.function(rule),
     gamma=static.positive_integer('gamma', gamma),
     max_length=static.positive_integer('max_length', max_length),
@@ -146,7 +156,7 @@ def _draft(drafter, params, cache, state, u, scaling, temperature):
 
 
 def _draft_until(
-  drafter, params, cache, state, u, scaling, temperature, fallback
+  drafter, params, cache, state, u, scaling, temperature, fallback, conf_at
 ):
   """As `_draft`, but no step is taken once every row has stopped.
 
@@ -171,7 +181,8 @@ def _draft_until(
     logits = logits[:, 0]
     q = distributions.scale(logits, scaling, temperature)
     token = sampling.choose(logits, q, u[:, i], scaling)
-    unsure = distributions.softmax(logits).max(axis=-1) < fallback
+    q_conf = distributions.confidences(logits, conf_at)
+    unsure = q_conf.max(axis=-1) < fallback
     count = jnp.where(stopped, draft.count, i)
     stopped = stopped | unsure | (i == columns - 1)
     draft = _Draft(
@@ -214,6 +225,8 @@ def _decode(
   alpha,
   temperature,
   fallback,
+  stops,
+  confidence_temperatures,
   *,
   rule,
   gamma,
@@ -227,6 +240,7 @@ def _decode(
   start = verifier.start(verifier_params, inputs, *room)
   drafter_cache = drafter.start(drafter_params, inputs, *room).cache
   state = text_state.init(start, max_length, trace)
+  q_conf_at, p_conf_at = confidence_temperatures or (None, None)
 
   def unfinished(carry):
     return ~carry[0].finished.all()
@@ -239,7 +253,7 @@ def _decode(
     if fallback is None:
       draft, drafter_cache = _draft(*known, *sampled)
     else:
-      draft, drafter_cache = _draft_until(*known, *sampled, fallback)
+      draft, drafter_cache = _draft_until(*known, *sampled, fallback, q_conf_at)
     p_logits, verifier_cache = verifier.extend(
       verifier_params,
       verifier_cache,
@@ -251,8 +265,8 @@ def _decode(
       rule,
       draft.q,
       distributions.scale(p_logits, scaling, temperature),
-      distributions.softmax(draft.logits),
-      distributions.softmax(p_logits),
+      distributions.confidences(draft.logits, q_conf_at),
+      distributions.confidences(p_logits, p_conf_at),
       alpha,
     )
     judged = (draft.q, target, u[:, gamma + 1 : -1], u[:, -1])
@@ -265,6 +279,7 @@ def _decode(
       state,
       block,
       verifier.eos_id,
+      stops,
       drafter_steps=draft.count + 1,
       verifier_calls=1,
       drafted=draft.count,

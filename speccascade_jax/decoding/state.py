@@ -1,8 +1,8 @@
 """The text of a batch while it is being decoded: init, commit, stop.
 
 One function, `commit`, puts tokens behind a row's text, whoever chose them. It
-alone knows about the end-of-sequence token and the length limit, so a block
-that runs over either is cut in the same way in every loop.
+alone knows about the end-of-sequence token, the stop sequences and the length
+limit, so a block that runs over any is cut in the same way in every loop.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from speccascade_jax import base
+from speccascade_jax.decoding import stopping
 from speccascade_jax.models import protocol
 
 
@@ -22,9 +23,11 @@ class TextState:
   tokens: base.Array  # [B, T] int32 output so far, 0 behind it.
   provenance: base.Array  # [B, T] int32 `Provenance`.
   emitted: base.Array  # [B] int32, output tokens so far.
-  finished: base.Array  # [B] bool, EOS emitted or T reached.
+  finished: base.Array  # [B] bool, EOS or a stop emitted, or T reached.
   pending: base.Array  # [B] int32, last token of the text, not in the caches.
   lengths: base.Array  # [B] int32, tokens in the caches.
+  # [B] int32 state of the stop sequences' automaton; not read without any.
+  matched: base.Array
   counters: base.Counters
   drafter_probs: base.Array | None  # [B, T] float32, when traced.
   verifier_probs: base.Array | None  # [B, T] float32, when traced.
@@ -53,6 +56,7 @@ def init(start: protocol.Start, max_length: int, trace: bool) -> TextState:
     finished=jnp.zeros((batch,), bool),
     pending=start.token,
     lengths=start.lengths,
+    matched=count,
     counters=base.Counters(
       drafter_steps=count,
       verifier_calls=count,
@@ -70,12 +74,13 @@ def commit(
   state: TextState,
   block: Block,
   eos_id: int,
+  stops: stopping.StopTable | None = None,
   *,
   drafter_steps: int | base.Array = 0,
   verifier_calls: int | base.Array = 0,
   drafted: int | base.Array = 0,
 ) -> TextState:
-  """Appends a block to every unfinished row, up to EOS and the limit T.
+  """Appends a block to every unfinished row, up to its end and the limit T.
 
   With T = 6, `|` behind the text, EOS = e, and the caches below it::
 
@@ -91,6 +96,8 @@ def commit(
     state: the text before.
     block: candidates, shapes `[B, K]`.
     eos_id: ends a row; the EOS itself is kept in the text.
+    stops: likewise, what else does: the token that completes a stop sequence
+      is kept, and all that it brings along.
     drafter_steps: what an unfinished row paid for this block, `[B]` where
       rows differ; likewise `verifier_calls` and `drafted`.
 
@@ -101,10 +108,14 @@ def commit(
   limit = state.tokens.shape[1]
   active = ~state.finished
   position = jnp.arange(k)
-  is_eos = (block.tokens == eos_id) & (position < block.count[:, None])
-  has_eos = is_eos.any(axis=1)
-  until_eos = jnp.where(has_eos, is_eos.argmax(axis=1) + 1, k)
-  n = jnp.minimum(block.count, until_eos)
+  ends = block.tokens == eos_id
+  if stops is not None:
+    matched = stopping.follow(stops, state.matched, block.tokens)
+    ends |= stopping.found(stops, matched)
+  ends &= position < block.count[:, None]
+  has_end = ends.any(axis=1)
+  until_end = jnp.where(has_end, ends.argmax(axis=1) + 1, k)
+  n = jnp.minimum(block.count, until_end)
   n = jnp.where(active, jnp.minimum(n, limit - state.emitted), 0)
 
   # Where a candidate lands in the text; unwanted ones land outside.
@@ -121,7 +132,11 @@ def commit(
     return (mask & wanted).sum(axis=1, dtype=jnp.int32)
 
   last = jnp.maximum(n - 1, 0)[:, None]
-  newest = jnp.take_along_axis(block.tokens, last, axis=1)[:, 0]
+
+  def newest(of: base.Array, before: base.Array) -> base.Array:
+    there = jnp.take_along_axis(of, last, axis=1)[:, 0]
+    return jnp.where(active, there, before)
+
   emitted = state.emitted + n
   counters = state.counters
   spent = active.astype(jnp.int32)
@@ -130,9 +145,10 @@ def commit(
     tokens=put(state.tokens, block.tokens),
     provenance=put(state.provenance, block.provenance),
     emitted=emitted,
-    finished=state.finished | (has_eos & (until_eos <= n)) | (emitted >= limit),
-    pending=jnp.where(active, newest, state.pending),
+    finished=state.finished | (has_end & (until_end <= n)) | (emitted >= limit),
+    pending=newest(block.tokens, state.pending),
     lengths=state.lengths + n,
+    matched=state.matched if stops is None else newest(matched, state.matched),
     counters=base.Counters(
       drafter_steps=counters.drafter_steps + drafter_steps * spent,
       verifier_calls=counters.verifier_calls + verifier_calls * spent,

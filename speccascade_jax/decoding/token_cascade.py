@@ -21,6 +21,7 @@ for all rows that defer. No call is made where none does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import functools
 
 import jax
@@ -34,6 +35,7 @@ from speccascade_jax import static
 from speccascade_jax.decoding import checks
 from speccascade_jax.decoding import sampling
 from speccascade_jax.decoding import state as text_state
+from speccascade_jax.decoding import stopping
 from speccascade_jax.models import protocol
 
 
@@ -51,6 +53,8 @@ def decode(
   max_length: int,
   oracle: bool = False,
   scaling: distributions.Scaling = distributions.Scaling(),
+  stops: stopping.StopTable | None = None,
+  confidence_temperatures: Sequence[float | base.Array] | None = None,
   trace: bool = False,
 ) -> base.Generation:
   """Decodes each row until its EOS or `max_length` tokens.
@@ -70,6 +74,10 @@ def decode(
     max_length: T, the most tokens to emit, EOS included (static).
     oracle: run both models at every step (static).
     scaling: greedy or not, and the truncation, for both models (static).
+    stops: what ends a row besides its EOS, see `stopping` (traced).
+    confidence_temperatures: the drafter's and the verifier's (traced): the
+      rule's confidences are those of logits divided by them, see
+      `distributions.confidences`; None leaves them as they are.
     trace: also return both models' probabilities of every output token, the
       verifier's where it was called.
 
@@ -93,6 +101,8 @@ def decode(
     keys,
     scalars.check_alpha(alpha),
     checks.check_temperature(temperature, scaling),
+    stops,
+    scalars.check_confidence_temperatures(confidence_temperatures),
     rule=static.function(rule),
     max_length=static.positive_integer('max_length', max_length),
     oracle=oracle,
@@ -133,6 +143,8 @@ def _decode(
   keys,
   alpha,
   temperature,
+  stops,
+  confidence_temperatures,
   *,
   rule,
   max_length,
@@ -153,7 +165,10 @@ def _decode(
 
   def knowing_both(state, cache, seen, q_logits, u):
     p_logits, cache = extend(cache, state.pending[:, None], state.lengths)
-    choice = _choose(rule, scale, q_logits, p_logits[:, 0], alpha, u)
+    choice = _choose(
+      *(rule, scale, q_logits, p_logits[:, 0], alpha, u),
+      confidence_temperatures,
+    )
     return choice, cache, seen
 
   def by_drafter(state, cache, seen, q_logits, u):
@@ -161,7 +176,8 @@ def _decode(
     # The rule decides without p, so that the part of pi that is left without
     # p is what is kept of q.
     nothing = jnp.zeros_like(q)
-    q_conf = distributions.softmax(q_logits)
+    q_conf_at, _ = confidence_temperatures or (None, None)
+    q_conf = distributions.confidences(q_logits, q_conf_at)
     target = deferral.apply(rule, q, nothing, q_conf, nothing, alpha)
     # Strict: u < 1, so that r = 1 always defers and r = 0 never does.
     defers = u[:, 1] < target.deferral
@@ -199,6 +215,7 @@ def _decode(
       state,
       _block(choice, q_logits, trace),
       verifier.eos_id,
+      stops,
       drafter_steps=1,
       verifier_calls=choice.called,
       drafted=(~choice.by_verifier).astype(jnp.int32),
@@ -209,7 +226,9 @@ def _decode(
   return text_state.generation(jax.lax.while_loop(unfinished, step, carry)[0])
 
 
-def _choose(rule, scale, q_logits, p_logits, alpha, u) -> _Choice:
+def _choose(
+  rule, scale, q_logits, p_logits, alpha, u, confidence_temperatures
+) -> _Choice:
   """A token from pi, knowing both models.
 
   Of the mass `pi(v)` of the token the verifier has contributed `r p(v)`, where
@@ -217,12 +236,13 @@ def _choose(rule, scale, q_logits, p_logits, alpha, u) -> _Choice:
   model, a share where tokens are deferred.
   """
   q, p = scale(q_logits), scale(p_logits)
+  q_conf_at, p_conf_at = confidence_temperatures or (None, None)
   target = deferral.apply(
     rule,
     q,
     p,
-    distributions.softmax(q_logits),
-    distributions.softmax(p_logits),
+    distributions.confidences(q_logits, q_conf_at),
+    distributions.confidences(p_logits, p_conf_at),
     alpha,
   )
   token = distributions.draw(target.pi, u[:, 0])

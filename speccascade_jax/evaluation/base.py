@@ -63,7 +63,7 @@ class Generator(Protocol):
   """`speccascade_jax.pair.Pair`, or anything with its `generate`.
 
   `generate(texts, *, model, method, rule, alpha, gamma, verification,
-  temperature, top_k, top_p, min_p, eta, key, row_ids, max_length,
+  temperature, top_k, top_p, min_p, eta, key, row_ids, max_length, stop,
   input_length)`, and the options of the method, returns when the text is
   finished; what a method does not take is left out. `row_ids` are folded into
   `key` row by row, so that what a row draws depends on its example alone.

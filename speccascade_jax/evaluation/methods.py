@@ -17,6 +17,7 @@ import jax
 from speccascade_jax import base
 from speccascade_jax import distributions
 from speccascade_jax import loops
+from speccascade_jax import scalars
 from speccascade_jax import verification as verification_lib
 
 # How the paper writes a rule.
@@ -86,6 +87,8 @@ class Method:
     truncation: 'top_k', 'top_p', 'min_p' or 'eta': the curve's points are
       strengths of this truncation, in place of alphas. They go before the
       sweep's own, and the runs are compared with the sweep's verifier.
+    confidence_temperatures: the drafter's and the verifier's, as
+      `speccascade calibrate` finds them, see `Pair.generate`.
   """
 
   model: str = 'pair'
@@ -96,9 +99,11 @@ class Method:
   method: str = 'speculative'
   options: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
   truncation: str | None = None
+  confidence_temperatures: Sequence[float] | None = None
 
   def __post_init__(self):
     object.__setattr__(self, 'alphas', tuple(map(float, self.alphas)))
+    scalars.check_confidence_temperatures(self.confidence_temperatures)
     if self.model not in ('pair', 'verifier', 'drafter'):
       raise ValueError(
         f'model is {self.model!r}; it must be pair, verifier or drafter.'
@@ -110,10 +115,15 @@ class Method:
         self.method, self.rule, self.verification, self.options
       )
       object.__setattr__(self, 'options', options)
-    elif self.method != 'speculative' or self.options:
+    elif (
+      self.method != 'speculative'
+      or self.options
+      or self.confidence_temperatures
+    ):
       raise ValueError(
         f'The {self.model} decodes alone and takes neither a method nor '
-        f'options; got {self.method!r}, {dict(self.options)}.'
+        f'options; got {self.method!r}, {dict(self.options)}, '
+        f'{self.confidence_temperatures}.'
       )
     self._check_alphas()
 
@@ -174,6 +184,7 @@ class RunPoint:
   method: str = 'speculative'
   options: tuple[tuple[str, float | None], ...] = ()
   truncation: str | None = None
+  confidence_temperatures: tuple[float, float] | None = None
 
   def __post_init__(self):
     for name in ('alpha', 'temperature', 'top_p', 'min_p', 'eta'):
@@ -229,7 +240,8 @@ class RunPoint:
     config = dataclasses.asdict(self)
     # What a run does not have is not in its config, lest the runs of older
     # sweeps get other keys.
-    for name in ('eta', 'options', 'truncation'):
+    absent = ('eta', 'options', 'truncation', 'confidence_temperatures')
+    for name in absent:
       if not config[name]:
         del config[name]
     if self.options:
@@ -276,6 +288,9 @@ class RunPoint:
         'alpha': 0.0 if ignored else self.alpha,
         **dict(self.options),
       }
+      if self.confidence_temperatures is not None:
+        name = 'confidence_temperatures'
+        settings[name] = self.confidence_temperatures
       if self.verification is not None:
         settings['verification'] = self.verification
       if self.gamma is not None:
@@ -293,6 +308,7 @@ class RunPoint:
       self.method,
       self.options,
       *self.truncations().values(),
+      self.confidence_temperatures is None,
     )
 
   def company(self) -> tuple:
@@ -325,10 +341,19 @@ def _label(method: Method) -> str:
   for option, value in method.options.items():
     if value != usual[option]:
       label += f', {option} {value:g}'
+  if method.confidence_temperatures is not None:
+    label += ', calibrated'
   verification = name_of(method.verification)
   if verification == 'verify_tokens':
     return label
   return f'{label}, {_VERIFICATIONS.get(verification, verification)}'
+
+
+def _pair_of(temperatures: Sequence[float] | None):
+  if temperatures is None:
+    return None
+  drafter, verifier = map(float, temperatures)
+  return drafter, verifier
 
 
 def expand(
@@ -375,6 +400,7 @@ def expand(
         method=method.method,
         options=tuple(sorted(method.options.items())),
         truncation=method.truncation,
+        confidence_temperatures=_pair_of(method.confidence_temperatures),
       )
       for gamma in (gammas if loop and loop.drafts_blocks else (None,))
       for alpha in (method.alphas or (None,))

@@ -41,7 +41,7 @@ class Runner:
   Args:
     generator: see `base.Generator`.
     directory: that the lines go to.
-    lengths: input_length and max_length of `generate`.
+    lengths: input_length, max_length and perhaps stop of `generate`.
     bar: told of every line.
   """
 

@@ -31,6 +31,7 @@ def sweep(
   *,
   max_length: int,
   input_length: int,
+  stop: Sequence[str] = (),
   replicates: int = 1000,
   recompute_metrics: bool = False,
   progress: bool = True,
@@ -50,6 +51,7 @@ def sweep(
     run_dir: begun or resumed; see `results`.
     max_length: most output tokens.
     input_length: width that all sources are padded to [tokens].
+    stop: texts that end an output, see `Pair.generate`.
     replicates: of the bootstrap; 0 gives no intervals. No part of what is
       run: a later start may ask for others.
     recompute_metrics: see `bootstrap.quality`.
@@ -69,6 +71,8 @@ def sweep(
     'input_length': input_length,
     'max_length': max_length,
   }
+  if stop:
+    lengths['stop'] = tuple(stop)
   with sweep_directory.opened(
     generator, examples, points, metric_fns, run_dir, **lengths, **settings
   ) as (directory, by_key):

@@ -14,6 +14,9 @@ from speccascade_jax.evaluation import methods
 from speccascade_jax.evaluation import results
 from speccascade_jax.evaluation import scoring
 
+# Settings of `generate` that say how far every text goes.
+_EXTENT = ('input_length', 'max_length', 'stop')
+
 
 @contextlib.contextmanager
 def opened(
@@ -48,8 +51,7 @@ def opened(
   """
   whole = identity(examples, points, metric_fns, **settings)
   context = {
-    name: whole[name]
-    for name in ('task', 'pair', 'split', 'input_length', 'max_length')
+    name: whole[name] for name in ('task', 'pair', 'split', *extent(whole))
   }
   by_key = {point.key(context): point for point in points}
   with results.RunDirectory(
@@ -63,6 +65,11 @@ def opened(
     lengths = {k: whole[k] for k in ('input_length', 'max_length')}
     _time_calls(generator, by_key.values(), directory, lengths)
     yield directory, by_key
+
+
+def extent(settings: Mapping[str, Any]) -> dict[str, Any]:
+  """Those of the settings that tell `generate` how far every text goes."""
+  return {name: settings[name] for name in _EXTENT if settings.get(name)}
 
 
 def check(
@@ -91,6 +98,7 @@ def identity(
   primary_metric: str,
   input_length: int,
   max_length: int,
+  stop: Sequence[str] = (),
 ) -> dict[str, Any]:
   """What all starts in a directory have in common, as JSON.
 
@@ -106,6 +114,7 @@ def identity(
     primary_metric: the metric that reports plot; one of the metrics' names.
     input_length: width that all sources are padded to [tokens].
     max_length: most output tokens.
+    stop: texts that end an output, see `Pair.generate`.
 
   Raises:
     ValueError: if there are no examples, or the metrics fail on them or do
@@ -117,7 +126,7 @@ def identity(
   targets = [example.target for example in examples[:8]]
   scoring.reporting(metric_fns, primary_metric, targets)
   quality, _ = scoring.score(metric_fns, targets, [''] * len(targets))
-  return {
+  whole: dict[str, Any] = {
     'task': task,
     'pair': pair,
     'split': split,
@@ -130,6 +139,8 @@ def identity(
     'metrics': list(quality),
     'primary_metric': primary_metric,
   }
+  # Not where there are none, lest older sweeps become others.
+  return whole | ({'stop': list(stop)} if stop else {})
 
 
 def _time_calls(generator, points, directory, lengths) -> None:

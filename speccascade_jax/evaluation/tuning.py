@@ -114,7 +114,7 @@ def search(
     **settings,
   ) as (directory, by_key):
     left = dict(by_key)
-    lengths = {k: settings[k] for k in ('input_length', 'max_length')}
+    lengths = sweep_directory.extent(settings)
     with tqdm.tqdm(unit='run', disable=not progress, smoothing=0.05) as bar:
       runner = running.Runner(generator, directory, lengths, bar)
       for number, count in enumerate(rungs, 1):
@@ -181,7 +181,7 @@ def confirm(
   """
   check_settings(clock=clock, replicates=replicates)
   counts = bootstrap.draws(len(examples), replicates, points[0].seed)
-  lengths = {k: settings[k] for k in ('input_length', 'max_length')}
+  lengths = sweep_directory.extent(settings)
   with sweep_directory.opened(
     *(generator, examples, points, metric_fns, run_dir),
     command='tune',

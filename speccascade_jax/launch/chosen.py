@@ -25,6 +25,7 @@ class Setting:
     task: likewise.
     split: that it was confirmed on.
     max_length: most output tokens.
+    stop: texts that end an output.
     input_length: that sources were padded to [tokens]; None is the longest.
     num_examples: that it was confirmed on, as drawn from the split; None is
       all of them.
@@ -38,6 +39,7 @@ class Setting:
   task: str
   split: str
   max_length: int
+  stop: tuple[str, ...] = ()
   input_length: int | None = None
   num_examples: int | None = None
   seed: int = 0
@@ -86,11 +88,15 @@ def for_generate(setting: Setting, *, header: Sequence[str]) -> str:
     if point.truncation is None and point.alpha is not None:
       values['alpha'] = point.alpha
     values |= {k: v for k, v in point.options if v is not None}
+    if point.confidence_temperatures is not None:
+      values['confidence_temperatures'] = point.confidence_temperatures
   if point.gamma is not None:
     values['gamma'] = point.gamma
   values['temperature'] = point.temperature
   values |= {k: v for k, v in point.truncations().items() if v is not None}
   values['max_length'] = setting.max_length
+  if setting.stop:
+    values['stop'] = setting.stop
   values['seed'] = setting.seed
   if setting.prefix:
     values['prefix'] = setting.prefix
@@ -129,6 +135,8 @@ def for_evaluate(
     f'evaluate.num_examples = {setting.num_examples!r}',
     f'evaluate.seed = {setting.seed!r}',
   ]
+  if setting.stop:
+    lines.append(f'evaluate.stop = {setting.stop!r}')
   if setting.input_length is not None:
     lines.append(f'evaluate.input_length = {setting.input_length!r}')
   if point.gamma is not None:
@@ -143,6 +151,9 @@ def for_evaluate(
     if point.options:
       options = ', '.join(f'{k!r}: {_value(v)}' for k, v in point.options)
       lines.append(f'chosen/Method.options = {{{options}}}')
+  if point.confidence_temperatures is not None:
+    value = point.confidence_temperatures
+    lines.append(f'chosen/Method.confidence_temperatures = {value!r}')
   if point.truncation is not None:
     lines.append(f'chosen/Method.truncation = {point.truncation!r}')
   if point.alpha is not None:

@@ -33,6 +33,7 @@ def evaluate(
   split: str = 'test',
   num_examples: int | None = None,
   input_length: int | None = None,
+  stop: str | Sequence[str] | None = None,
   batch_size: int = 32,
   top_k: int | None = None,
   top_p: float | None = None,
@@ -56,10 +57,11 @@ def evaluate(
       f'evaluate takes one alpha, got {method.alphas}; several are a sweep.'
     )
   folder = pathlib.Path(run_dir)
+  stops = inputs.stop_sequences(stop)
   loaded = inputs.load_pair(pair)
   examples, metric_fns = inputs.load_task(task, split, num_examples, seed)
   input_length = input_length or inputs.longest_source(loaded, examples)
-  content = {
+  content: dict[str, Any] = {
     'task': task,
     'split': split,
     'pair': inputs.pair_name(pair),
@@ -69,6 +71,8 @@ def evaluate(
     'input_length': input_length,
     'config': points[0].config(),
   }
+  if stops:
+    content['stop'] = list(stops)
   _check_folder(folder, content)
   found = evaluator.evaluate(
     loaded,
@@ -78,6 +82,7 @@ def evaluate(
     progress=True,
     max_length=max_length,
     input_length=input_length,
+    stop=stops,
     **points[0].settings(),
   )
   folder.mkdir(parents=True, exist_ok=True)

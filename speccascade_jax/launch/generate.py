@@ -46,6 +46,7 @@ _KNOBS = {
   'eta': (float, 'keep tokens that are likely, or typical for the entropy'),
   'seed': (int, 'of the randomness'),
   'max_length': (int, 'most tokens to write'),
+  'stop': (str, 'text that ends an output; several in gin alone'),
   'batch_size': (int, 'texts at once'),
   'prefix': (str, "put before every text, as in 'translate ...: '"),
   'trace': (str, 'HTML file that shows who wrote which token'),
@@ -74,6 +75,8 @@ def generate(
   eta: float | None = None,
   seed: int = 0,
   max_length: int = 128,
+  stop: str | Sequence[str] = (),
+  confidence_temperatures: Sequence[float] | None = None,
   batch_size: int = 8,
   prefix: str = '',
   trace: str | None = None,
@@ -111,6 +114,8 @@ def generate(
     min_p=min_p,
     eta=eta,
     max_length=max_length,
+    stop=inputs.stop_sequences(stop),
+    confidence_temperatures=confidence_temperatures,
   )
   sources = [prefix + text for text in texts]
   rows: list[trace_lib.Row] = []

@@ -65,6 +65,20 @@ def load_task(
   return examples, list(seqio.TaskRegistry.get(task).metric_fns)
 
 
+def stop_sequences(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+  """What a config's `stop` says, which may be one text or several.
+
+  Raises:
+    ValueError: if it is neither, or one of them is empty.
+  """
+  stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+  if not all(isinstance(text, str) and text for text in stops):
+    raise ValueError(
+      f'stop is {stop!r}; it must be a text or several, and none empty.'
+    )
+  return stops
+
+
 def longest_source(pair: pairs.Pair, examples: Sequence[base.Example]) -> int:
   """Tokens of the longest source, end of sequence included."""
   return 1 + max(

@@ -29,6 +29,7 @@ def sweep(
   primary_metric: str,
   split: str = 'test',
   input_length: int | None = None,
+  stop: str | Sequence[str] | None = None,
   top_k: int | None = None,
   top_p: float | None = None,
   min_p: float | None = None,
@@ -50,6 +51,7 @@ def sweep(
     trials=trials,
     seed=seed,
   )
+  stops = inputs.stop_sequences(stop)
   loaded = inputs.load_pair(pair)
   examples, metric_fns = inputs.load_task(task, split, num_examples, seed)
   if input_length is None:
@@ -67,6 +69,7 @@ def sweep(
     primary_metric=primary_metric,
     input_length=input_length,
     max_length=max_length,
+    stop=stops,
     replicates=replicates,
     recompute_metrics=recompute_metrics,
     operative_config=gin_setup.operative_config(),

@@ -51,6 +51,7 @@ def tune(
   num_held_out: int | None = 500,
   search_dir: str | None = None,
   input_length: int | None = None,
+  stop: str | Sequence[str] | None = None,
   top_k: int | None = None,
   top_p: float | None = None,
   min_p: float | None = None,
@@ -85,6 +86,7 @@ def tune(
       f'split and held_out_split are both {split!r}: what was chosen on some '
       'examples has to be confirmed on others.'
     )
+  stops = inputs.stop_sequences(stop)
   loaded = inputs.load_pair(pair)
   examples, metric_fns = inputs.load_task(task, split, rungs[-1], seed)
   drawn, _ = inputs.load_task(task, held_out_split, num_held_out, seed)
@@ -105,6 +107,7 @@ def tune(
     'pair_digest': loaded.digest or '',
     'primary_metric': primary_metric,
     'max_length': max_length,
+    'stop': stops,
   }
   of_search = common | {
     'split': split,
@@ -182,6 +185,7 @@ def tune(
       task=task,
       split=held_out_split,
       max_length=max_length,
+      stop=stops,
       input_length=of_held_out['input_length'],
       num_examples=num_held_out,
       seed=seed,

@@ -46,6 +46,20 @@ def test_texts_are_those_of_the_public_api(base, expected, capsys):
   assert 'a verifier call' in err
 
 
+def test_a_stop_cuts_the_text_and_the_work(base, expected, capsys):
+  flags = ['--temperature=1', '--seed=3']
+  stop = expected.texts[0][3:6]
+  assert (
+    commands.main(['generate', *_TEXTS, *base, *flags, '--stop', stop]) == 0
+  )
+  out, err = _lines(capsys)
+  assert out == [
+    ' '.join(text.partition(stop)[0].splitlines()) for text in expected.texts
+  ]
+  tokens = int(re.search(r'(\d+) tokens', err)[1])
+  assert tokens < expected.lengths.sum()
+
+
 def test_batches_do_not_change_the_texts(base, expected, tmp_path, capsys):
   file = tmp_path / 'texts.txt'
   file.write_text('\n'.join(_TEXTS) + '\n\n')
