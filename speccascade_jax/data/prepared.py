@@ -1,7 +1,7 @@
 """seqio sources over data sets that were prepared beforehand.
 
 Nothing is downloaded here: what is not there ends in a sentence with the
-command that prepares it. Data sets lie where `tfds build` puts them: in the
+command that prepares it. Data sets lie where TFDS prepares them: in the
 folder that `seqio.set_tfds_data_dir_override` names (the commands' `data_dir`,
 T5X's `--tfds_data_dir`), else in TFDS_DATA_DIR, else in ~/tensorflow_datasets.
 """
@@ -109,8 +109,11 @@ class TfdsSource(seqio.DataSource):
       first = f'{self._first}, then ' if self._first else ''
       raise FileNotFoundError(
         f'The data set {self._name} is not in {folder}: prepare it ({first}'
-        f'`tfds build {self._name} --data_dir={folder}`), or say where it is '
-        'with data_dir or TFDS_DATA_DIR.'
+        f'`tfds build {self._name} --data_dir={folder}`, which needs '
+        'apache-beam, or `python -c "import tensorflow_datasets as tfds; '
+        f"tfds.builder('{self._name}', data_dir='{folder}')"
+        '.download_and_prepare()"`), or say where it is with data_dir or '
+        'TFDS_DATA_DIR.'
       )
     return _builder_of(str(home / str(versions[-1])))
 

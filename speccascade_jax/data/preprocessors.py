@@ -42,7 +42,7 @@ def few_shot_prompt(
   layout: few_shot.Layout,
   shots: int,
 ) -> tf.data.Dataset:
-  """Puts exemplars before the question of each example.
+  """Puts exemplars before the question of each example that has an answer.
 
   Args:
     dataset: of examples, which may be nested in dictionaries.
@@ -63,6 +63,8 @@ def few_shot_prompt(
   def texts(*arrays: np.ndarray) -> tuple[bytes, ...]:
     example = read(tf.nest.pack_sequence_as(spec, arrays))
     others = few_shot.shown(exemplars, example.question, shots)
+    if example.answer is None:
+      return b'', b'', b''  # Left out: no metric could tell.
     made = (
       layout.prompt(others, example.question),
       layout.completion(example),
@@ -76,7 +78,8 @@ def few_shot_prompt(
       tensor.set_shape([])
     return dict(zip(('inputs', 'targets', 'answer'), made))
 
-  return dataset.map(with_prompt, num_parallel_calls=tf.data.AUTOTUNE)
+  dataset = dataset.map(with_prompt, num_parallel_calls=tf.data.AUTOTUNE)
+  return dataset.filter(lambda row: row['answer'] != '')
 
 
 def target_of(
