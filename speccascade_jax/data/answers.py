@@ -38,7 +38,9 @@ NO_ANSWER = frozenset(
   }
 )
 
-_PREFIX = re.compile(r'(?:answer\s*:|a\s*:|the answer is\b\s*:?)', re.IGNORECASE)
+_PREFIX = re.compile(
+  r'(?:answer\s*:|a\s*:|the answer is\b\s*:?)', re.IGNORECASE
+)
 _ARTICLES = re.compile(r'\b(?:a|an|the)\b')
 _PUNCTUATION = str.maketrans('', '', string.punctuation)
 

@@ -208,9 +208,7 @@ def _sacrebleu_statistics(
   )
 
 
-def check_lengths(
-  targets: Sequence[Any], predictions: Sequence[str]
-) -> None:
+def check_lengths(targets: Sequence[Any], predictions: Sequence[str]) -> None:
   """Refuses no texts, and others than one prediction a target."""
   if not targets or len(targets) != len(predictions):
     raise ValueError(

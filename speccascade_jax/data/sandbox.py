@@ -41,7 +41,7 @@ _STARTING_S = 60.0  # A busy machine takes a while to start two processes.
 _CHUNK = 65536
 
 
-class SandboxError(RuntimeError):
+class SandboxError(OSError):
   """Programs cannot be run safely here; the text says what to do."""
 
 
@@ -86,7 +86,7 @@ def run(
   source: str,
   *,
   stdin: str = '',
-  limits: Limits = Limits(),  # noqa: B008 - frozen.
+  limits: Limits = Limits(),
   network: bool = False,
 ) -> Result:
   """Runs a program to its end, or to that of its time.

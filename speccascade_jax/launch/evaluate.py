@@ -40,6 +40,7 @@ def evaluate(
   min_p: float | None = None,
   eta: float | None = None,
   seed: int = 0,
+  run_programs: inputs.Permission = False,
 ) -> dict[str, float]:
   """Scores each alpha of `method` (a model alone has none)."""
   points = methods_lib.expand(
@@ -58,8 +59,9 @@ def evaluate(
     )
   folder = pathlib.Path(run_dir)
   stops = inputs.stop_sequences(stop)
-  loaded = inputs.load_pair(pair)
   examples, metric_fns = inputs.load_task(task, split, num_examples, seed)
+  metric_fns = inputs.permitted(metric_fns, run_programs, 'evaluate')
+  loaded = inputs.load_pair(pair)
   input_length = input_length or inputs.longest_source(loaded, examples)
   content: dict[str, Any] = {
     'task': task,

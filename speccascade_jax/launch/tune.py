@@ -58,6 +58,7 @@ def tune(
   eta: float | None = None,
   seed: int = 0,
   replicates: int = 1000,
+  run_programs: inputs.Permission = False,
 ) -> candidates_lib.Candidate:
   """Searches, and confirms; see `gin/runs/tune.gin` for the arguments."""
   constraint = choosing.Constraint(quality, latency, confidence)
@@ -87,8 +88,8 @@ def tune(
       'examples has to be confirmed on others.'
     )
   stops = inputs.stop_sequences(stop)
-  loaded = inputs.load_pair(pair)
   examples, metric_fns = inputs.load_task(task, split, rungs[-1], seed)
+  metric_fns = inputs.permitted(metric_fns, run_programs, 'tune')
   drawn, _ = inputs.load_task(task, held_out_split, num_held_out, seed)
   held_out = tuning.apart(drawn, examples)
   if len(held_out) < len(drawn):
@@ -101,6 +102,7 @@ def tune(
       f'{held_out_split} has {len(held_out)} examples that are not in {split}: '
       'a choice has to be confirmed on others than it was made on.'
     )
+  loaded = inputs.load_pair(pair)
   common: dict[str, Any] = {
     'task': task,
     'pair': inputs.pair_name(pair),
@@ -189,6 +191,7 @@ def tune(
       input_length=of_held_out['input_length'],
       num_examples=num_held_out,
       seed=seed,
+      run_programs=run_programs,
       prefix=chosen.common_prefix([e.source for e in [*examples, *held_out]]),
       imports=gin_setup.imports(),
     ),
