@@ -60,14 +60,19 @@ def main() -> None:
   """Carries out one request; see the module."""
   status = int(sys.argv[1])
   os.set_inheritable(status, False)
+  parent = os.getppid()
   request = json.load(sys.stdin)
   try:
     root = os.geteuid() == 0
     _enter_namespaces(root, request['network'])
     source = _build_root(request, _NOBODY if root else os.geteuid())
+    # Not before: entering a user namespace takes it back.
+    _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
   except (Refused, OSError) as error:
     _tell(status, f'refused {error}')
     return
+  if os.getppid() != parent:
+    return  # It died while this was going on.
   init = os.fork()
   if init == 0:
     _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
