@@ -37,10 +37,12 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
+from speccascade_jax.data import answers
 from speccascade_jax.data import few_shot
 from speccascade_jax.data import metrics
 from speccascade_jax.data import prepared
 from speccascade_jax.data import preprocessors
+from speccascade_jax.data import programs
 from speccascade_jax.data import stopped
 from speccascade_jax.data import t5_tasks
 from speccascade_jax.data import vocabulary
@@ -166,29 +168,30 @@ NO_ANSWER = 'unanswerable'
 
 def _squad(row: Mapping[str, Any]) -> few_shot.Example:
   """No answer is the empty list, and the word for it in an exemplar."""
-  answers = _texts(row['answers']['text'])
+  found = _texts(row['answers']['text'])
   question = {
     'context': _text(row['context']),
     'question': _text(row['question']),
   }
-  return few_shot.Example(
-    question, answers[0] if answers else NO_ANSWER, answers
-  )
+  return few_shot.Example(question, found[0] if found else NO_ANSWER, found)
 
 
 def _open_domain(
-  row: Mapping[str, Any], answers: Callable[[Mapping[str, Any]], list[str]]
+  row: Mapping[str, Any], aliases: Callable[[Mapping[str, Any]], list[str]]
 ) -> few_shot.Example:
-  found = answers(row)
+  found = aliases(row)
   question = {'question': _text(row['question'])}
   return few_shot.Example(question, found[0] if found else None, found)
 
 
-def _asked(source: prepared.TfdsSource, answers) -> Family:
+def _asked(
+  source: prepared.TfdsSource,
+  aliases: Callable[[Mapping[str, Any]], list[str]],
+) -> Family:
   """Questions that are answered by heart."""
   return Family(
     source,
-    functools.partial(_open_domain, answers=answers),
+    functools.partial(_open_domain, aliases=aliases),
     few_shot.Continuation(
       'Question: {question}\nAnswer:', stops=('\n\n', '\nQuestion:')
     ),
@@ -196,19 +199,8 @@ def _asked(source: prepared.TfdsSource, answers) -> Family:
       '{question}',
       instruction='Answer each question with a short answer and nothing else.',
     ),
-    [_later('answers', 'open_domain')],
+    [answers.open_domain],
   )
-
-
-def _later(module: str, name: str):
-  import importlib
-
-  def metric(targets, predictions):
-    found = importlib.import_module(f'speccascade_jax.data.{module}')
-    return getattr(found, name)(targets, predictions)
-
-  metric.__name__ = name
-  return metric
 
 
 _MBPP_SPLITS = {
@@ -248,7 +240,7 @@ FAMILIES = {
       instruction='Summarize each article in a few short sentences, one a '
       'line.',
     ),
-    [metrics.rouge],
+    [metrics.rouge, metrics.rouge_lsum],
   ),
   'gsm8k': Family(
     prepared.TfdsSource('gsm8k', ('train', 'test')),
@@ -259,7 +251,7 @@ FAMILIES = {
       instruction='Solve each problem step by step, and end with "The answer '
       'is" and the number.',
     ),
-    [_later('answers', 'gsm8k')],
+    [answers.gsm8k],
   ),
   'mbpp': Family(
     prepared.JsonLinesSource(
@@ -281,7 +273,7 @@ FAMILIES = {
       _SOLVE + '\n[BEGIN]\n', answer='{answer}\n[DONE]', stops=('[DONE]',)
     ),
     few_shot.Chat(_SOLVE, answer='```python\n{answer}\n```'),
-    [_later('programs', 'pass_at_1')],
+    [programs.pass_at_1],
     exemplar_split='prompt',
   ),
   'squad_v2': Family(
@@ -298,7 +290,7 @@ FAMILIES = {
       instruction='Answer each question with words of its context and nothing '
       'else, or with "unanswerable" if the answer is not in it.',
     ),
-    [_later('answers', 'squad_v2')],
+    [answers.squad_v2],
   ),
   'web_questions': _asked(
     prepared.TfdsSource('web_questions', ('train', 'test')),

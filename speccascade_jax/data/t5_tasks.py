@@ -51,7 +51,7 @@ _TASKS = {
     CNN_DAILYMAIL,
     ('article', 'highlights'),
     'summarize: ',
-    [metrics.rouge],
+    [metrics.rouge, metrics.rouge_lsum],
   ),
 }
 
