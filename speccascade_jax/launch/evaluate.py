@@ -39,6 +39,7 @@ def evaluate(
   top_p: float | None = None,
   min_p: float | None = None,
   eta: float | None = None,
+  confidence_temperatures: Sequence[float] | None = None,
   seed: int = 0,
 ) -> dict[str, float]:
   """Scores each alpha of `method` (a model alone has none)."""
@@ -50,6 +51,7 @@ def evaluate(
     top_p=top_p,
     min_p=min_p,
     eta=eta,
+    confidence_temperatures=confidence_temperatures,
     seed=seed,
   )
   if len(points) > 1:
