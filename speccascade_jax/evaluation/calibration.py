@@ -108,10 +108,10 @@ def reliability(
 
   Returns:
     As JSON: 'temperature', 'tokens', 'accuracy', 'confidence' and 'surprisal'
-    (means; nats a token), 'ece' with 'ece_interval' (95 %, over texts; None without
-    replicates), 'ece_equal_mass' with as many positions in every bin, and
-    'bins', each {'low', 'high', 'tokens', 'confidence', 'accuracy'}. And the
-    replicates of the ECE, `[replicates]`.
+    (means; nats a token), 'ece' with 'ece_interval' (95 %, over texts; None
+    without replicates), 'ece_equal_mass' with as many positions in every bin,
+    and 'bins', each {'low', 'high', 'tokens', 'confidence', 'accuracy'}. And
+    the replicates of the ECE, `[replicates]`.
   """
   confidence = judged.confidence[index].astype(np.float64)
   right = judged.correct.astype(np.float64)

@@ -112,13 +112,14 @@ def calibrate(
 
 def _gin(path, identity, found) -> str:
   """One macro, for a command line whose file is there already."""
-  return f"""\
-# The drafter's and the verifier's, by `speccascade calibrate` on
-# {identity['task']}/{identity['split']} with the pair {identity['pair']}. As one more file:
-#
-#   speccascade sweep --gin_file=LEAF.gin --gin_file={path}
-CONFIDENCE_TEMPERATURES = ({found[0]!r}, {found[1]!r})
-"""
+  lines = [
+    "# The drafter's and the verifier's, as `speccascade calibrate` has fitted",
+    f'# them on {identity["task"]}/{identity["split"]} with {identity["pair"]}:',
+    '#',
+    f'#   speccascade sweep --gin_file=LEAF.gin --gin_file={path}',
+    f'CONFIDENCE_TEMPERATURES = ({found[0]!r}, {found[1]!r})',
+  ]
+  return '\n'.join(lines) + '\n'
 
 
 def main(argv: Sequence[str]) -> None:

@@ -102,12 +102,19 @@ class Calibration:
 
   @property
   def notes(self) -> list[str]:
-    """What is to be known of the figures, a sentence each."""
-    found = [model.verdict for model in self.models]
+    """What the figures come to, and `caveats`; a sentence each."""
+    return [*(model.verdict for model in self.models), *self.caveats]
+
+  @property
+  def caveats(self) -> list[str]:
+    """What is wrong with the figures, a sentence each."""
     cut = max(model.truncated for model in self.models)
-    if cut:
-      found.append(f'{cut} references or their sources were cut.')
-    return found
+    if not cut:
+      return []
+    return [
+      f'{cut} of the held-out references, or their sources, were cut to the '
+      'lengths that were given: of those only the beginning is judged.'
+    ]
 
 
 def is_one(run_dir: str | os.PathLike[str]) -> bool:
