@@ -112,9 +112,10 @@ def calibrate(
 
 def _gin(path, identity, found) -> str:
   """One macro, for a command line whose file is there already."""
+  name, fitted_on = identity['pair'], f'{identity["task"]}/{identity["split"]}'
   lines = [
     "# The drafter's and the verifier's, as `speccascade calibrate` has fitted",
-    f'# them on {identity["task"]}/{identity["split"]} with {identity["pair"]}:',
+    f'# them on {fitted_on} with {name}:',
     '#',
     f'#   speccascade sweep --gin_file=LEAF.gin --gin_file={path}',
     f'CONFIDENCE_TEMPERATURES = ({found[0]!r}, {found[1]!r})',

@@ -43,11 +43,9 @@ def render(calibration: calibrations.Calibration) -> str:
           for mark in light.marks
         ],
       },
-      columns=calibrations.COLUMNS,
-      rows=[
-        [column.show(model) for column in calibrations.COLUMNS]
-        for model in calibration.models
-      ],
+      # A model a column, which fits any width.
+      rows=calibrations.cells(calibration),
+      meanings=[column.meaning for column in calibrations.COLUMNS],
       macro=f'CONFIDENCE_TEMPERATURES = ({found})',
       file=calibration.path / 'confidences.gin',
       circumstances=_circumstances(calibration),

@@ -237,17 +237,22 @@ COLUMNS = (
 )
 
 
-def text(calibration: Calibration, width: int = 100) -> str:
-  """For a terminal: a fact a line and a model a column, and the verdicts."""
-  rows = [
+def cells(calibration: Calibration) -> list[list[str]]:
+  """The table with a model a column; the names are the first row."""
+  return [
     [column.heading, *(column.show(m) for m in calibration.models)]
     for column in COLUMNS
   ]
+
+
+def text(calibration: Calibration, width: int = 100) -> str:
+  """For a terminal: a fact a line and a model a column, and the verdicts."""
+  rows = cells(calibration)
   widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
   lines = [calibration.heading, '']
   for number, row in enumerate(rows):
-    cells = (cell.ljust(w) for cell, w in zip(row, widths, strict=True))
-    lines.append('  '.join(cells).rstrip())
+    padded = (cell.ljust(w) for cell, w in zip(row, widths, strict=True))
+    lines.append('  '.join(padded).rstrip())
     if not number:
       lines.append('-' * (sum(widths) + 2 * len(widths) - 2))
   lines.append('')
@@ -265,8 +270,8 @@ def markdown(calibration: Calibration) -> str:
     formats.markdown_row([':--'] + ['--:'] * (len(COLUMNS) - 1)),
   ]
   for model in calibration.models:
-    cells = [formats.escaped(column.show(model)) for column in COLUMNS]
-    lines.append(formats.markdown_row(cells))
+    row = [formats.escaped(column.show(model)) for column in COLUMNS]
+    lines.append(formats.markdown_row(row))
   lines += ['', *(f'- {formats.escaped(n)}' for n in calibration.notes), '']
   lines += [f'- {column.heading}: {column.meaning}' for column in COLUMNS]
   return '\n'.join(lines) + '\n'
