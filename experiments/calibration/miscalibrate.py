@@ -36,18 +36,30 @@ from speccascade_jax.data import batches
 from speccascade_jax.training import forward
 
 HERE = pathlib.Path(__file__).parent
-UNIT = np.round(np.linspace(0.0, 1.0, 13), 3)
-AROUND = np.round(np.linspace(-0.6, 0.9, 16), 3)
-NATS = np.round(np.linspace(0.0, 6.0, 13), 3)
+
+
+def _both_ways(least, most, count):
+  """Geometric steps to either side of 0, where the decisions are dense."""
+  steps = np.geomspace(least, most, count)
+  return np.round(np.concatenate([-steps[::-1], [0.0], steps]), 5)
+
+
+AROUND = _both_ways(0.004, 1.0, 13)
+NATS = _both_ways(0.03, 8.0, 13)
+# Both ends of [0, 1], and what is between.
+SMALL = np.geomspace(0.0003, 0.06, 8)
+UNIT = np.concatenate(
+  [[0.0], SMALL, np.linspace(0.1, 0.9, 9), 1.0 - SMALL[::-1], [1.0]]
+).round(5)
 ALPHAS = {
   deferral.chow: UNIT,
-  deferral.chow_log: NATS,
+  deferral.chow_log: NATS[NATS >= 0],
   deferral.diff: AROUND,
-  deferral.diff_log: NATS - 2.0,
-  deferral.opt: AROUND,
-  deferral.opt_log: NATS - 2.0,
+  deferral.diff_log: NATS,
+  deferral.opt: 4.0 * AROUND,
+  deferral.opt_log: 2.0 * NATS,
   deferral.token_v1: AROUND,
-  deferral.token_v2: UNIT,
+  deferral.token_v2: AROUND[AROUND >= 0],
   deferral.token_v3: UNIT,
 }
 # The drafter's and the verifier's.
