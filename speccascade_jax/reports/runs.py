@@ -65,6 +65,8 @@ class Run:
   modelled_latency_ms: float | None = None  # By the cost model, per example.
   modelled_relative_latency: float | None = None  # To the verifier's.
   timed_apart: int | None = None  # Examples: the verifier at another start.
+  # Of drafter and verifier, as '0.95, 1.1'; None where they are as they are.
+  confidence_temperatures: str | None = None
   replicates: intervals.Replicates = dataclasses.field(
     default_factory=dict, compare=False, repr=False
   )
@@ -260,6 +262,7 @@ _TRUNCATIONS = ('top_k', 'top_p', 'min_p', 'eta')
 _CONFIG = (
   *('label', 'model', 'rule', 'verification', 'alpha', 'gamma'),
   *('temperature', *_TRUNCATIONS, 'method', 'options', 'truncation'),
+  'confidence_temperatures',
 )
 _MEASURED = (
   *('relative_latency', 'relative_latency_sem', 'latency_ms_mean'),
@@ -280,6 +283,10 @@ def _run(folder: pathlib.Path) -> Run:
     pairs = sorted(settings['options'].items())
     given = [f'{k} {v}' for k, v in pairs if v is not None]
     settings['options'] = ', '.join(given) or None
+  calibrated = settings['confidence_temperatures']
+  if calibrated is not None:
+    found = ', '.join(f'{t:g}' for t in calibrated)
+    settings['confidence_temperatures'] = found
   summary = read_json(folder / 'summary.json', 'quality')
   measured: dict[str, Any] = {
     name: _number(summary.get(name)) for name in _MEASURED
