@@ -18,7 +18,8 @@ COMMANDS = {
   'evaluate': 'score one model or method on a task, in batches',
   'sweep': 'quality and latency of methods over alpha, gamma and temperature',
   'tune': 'the best method and settings under a constraint, as gin files',
-  'report': 'tables, figures and an HTML page from the folder of a sweep',
+  'calibrate': 'how reliable confidences are, and temperatures for them',
+  'report': 'tables, figures and an HTML page from the folder of a run',
   'generate': 'text from the command line or a file, traced if wanted',
 }
 

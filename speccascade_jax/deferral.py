@@ -246,11 +246,7 @@ def check_drafter_decides(rule: base.Rule, vocab_size: int = 3) -> None:
   Raises:
     ValueError: otherwise, with the name of what is read.
   """
-  some = jax.ShapeDtypeStruct((1, vocab_size), jnp.float32)
-  alpha = jax.ShapeDtypeStruct((), jnp.float32)
-  jaxpr = jax.make_jaxpr(functools.partial(apply, rule))(
-    *[some] * 4, alpha
-  ).jaxpr
+  jaxpr = _traced(rule, vocab_size)
   outputs, arguments = ('pi', 'deferral'), ('q', 'p', 'q_conf', 'p_conf')
   reads = [
     argument
@@ -277,6 +273,23 @@ def check_drafter_decides(rule: base.Rule, vocab_size: int = 3) -> None:
       f'A token cascade draws from p what a rule defers, but the pi of '
       f'{_name(rule)} is not some of q plus its deferral times p.'
     )
+
+
+@functools.lru_cache(maxsize=64)
+def reads_confidences(rule: base.Rule, vocab_size: int = 3) -> bool:
+  """Whether anything that a rule returns hangs on q_conf or p_conf."""
+  jaxpr = _traced(rule, vocab_size)
+  outputs = range(len(jaxpr.outvars))
+  return any(any(_used(jaxpr, output)[2:4]) for output in outputs)
+
+
+def _traced(rule: base.Rule, vocab_size: int) -> Any:
+  """The jaxpr from (q, p, q_conf, p_conf, alpha) to a Target's fields."""
+  some = jax.ShapeDtypeStruct((1, vocab_size), jnp.float32)
+  alpha = jax.ShapeDtypeStruct((), jnp.float32)
+  return jax.make_jaxpr(functools.partial(apply, rule))(
+    *[some] * 4, alpha
+  ).jaxpr
 
 
 def _used(jaxpr: Any, output: int) -> list[bool]:

@@ -76,7 +76,9 @@ def confidences(
   Args:
     logits: `[..., V]`.
     temperature: that the model's probabilities are right at (Guo et al.,
-      2017); None leaves them as they are. No part of what is sampled.
+      2017); None leaves them as they are. It has no part in `scale`: what is
+      sampled, mixed and measured with D_TV has the temperature of sampling
+      and the truncation, a confidence has neither.
   """
   if temperature is None:
     return softmax(logits)

@@ -60,6 +60,7 @@ def check(
   rule: base.Rule | None,
   verification: base.Verify,
   options: Mapping[str, Any],
+  calibrated: bool = False,
 ) -> dict[str, Any]:
   """All options of a loop, those that are not given by default.
 
@@ -68,11 +69,12 @@ def check(
     rule: None for the loops that take none.
     verification: `verify_tokens` where there is no choice.
     options: those that are given.
+    calibrated: confidences are to have temperatures.
 
   A rule of the user's own is tried by the loop itself, which knows V.
 
   Raises:
-    ValueError: if the four do not go together, or an option is out of range.
+    ValueError: if these do not go together, or an option is out of range.
   """
   if method not in LOOPS:
     raise ValueError(f'method is {method!r}; it must be {_either(LOOPS)}.')
@@ -104,8 +106,24 @@ def check(
       deferral.check_defers(rule)
     if verification is verification_lib.verify_block:
       verification_lib.check_law_alone(deferral.example_target(rule))
+  if calibrated and not reads_confidences(rule):
+    raise ValueError(
+      f'{getattr(rule, "__name__", rule)} looks at no confidences, so that '
+      'confidence_temperatures change nothing: leave them out.'
+    )
   given = {name: _CHECKS[name](value) for name, value in options.items()}
   return {**loop.options, **given}
+
+
+def reads_confidences(rule: base.Rule | None) -> bool:
+  """Whether a way of decoding can be moved by `confidence_temperatures`.
+
+  What takes no rule goes by confidences of its own. A rule of the user's is
+  taken to read them: it may want a vocabulary's size to be tried at.
+  """
+  if rule not in deferral.RULES:
+    return True
+  return deferral.reads_confidences(rule)
 
 
 def _either(names) -> str:

@@ -102,12 +102,14 @@ class Judgement:
     surprisal: `[K, B, T]` of the text's own token, in nats.
     correct: `[B, T]` bool, the two are the same token.
     there: `[B, T]` bool, the text has this position.
+    truncated: `[B]` bool, the input or the text was cut.
   """
 
   confidence: np.ndarray
   surprisal: np.ndarray
   correct: np.ndarray
   there: np.ndarray
+  truncated: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,8 +192,10 @@ class Pair:
         completed it, and what that brings along, stays among the `tokens`. A
         special token ('<end_of_turn>') is looked for by its name.
       confidence_temperatures: the drafter's and the verifier's, as
-        `speccascade calibrate` finds them: the confidences that decide are
-        those of logits divided by them. What is sampled does not change.
+        `speccascade calibrate` finds them: the confidences that decide (the
+        rule's, BiLD's fallback and rollback, that of a sequence) are those of
+        logits divided by them, untruncated. The two laws that tokens are
+        drawn from, and D_TV between them, do not change.
       input_length: width that the inputs are padded or cut to; by default the
         smallest bucket that holds them all, without cutting.
       row_ids: identities of the rows, so that an example draws the same
@@ -212,7 +216,8 @@ class Pair:
     if model == PAIR:
       if rule is None and method == 'speculative':
         rule = deferral.verifier_only
-      options = loops.check(method, rule, verification, given)
+      calibrated = confidence_temperatures is not None
+      options = loops.check(method, rule, verification, given, calibrated)
       options['confidence_temperatures'] = confidence_temperatures
     elif given or method != 'speculative' or confidence_temperatures:
       raise ValueError(
@@ -326,27 +331,34 @@ class Pair:
     temperatures: Sequence[float],
     max_length: int,
     input_length: int,
+    ends: bool = True,
   ) -> Judgement:
     """How sure a model is of given texts, and whether rightly.
 
     Args:
       texts: B inputs, as for `generate`.
-      targets: what they are answered with.
+      targets: what they are answered with. One that continues a prompt
+        (`bos_first`) has the space in front that belongs between the two.
       model: 'drafter' or 'verifier'.
       temperatures: K, above 0, that logits are divided by.
       max_length: tokens of a target that are judged at most, EOS included.
       input_length: width that the inputs are padded or cut to.
+      ends: targets end with EOS, which is judged as well. Not where outputs
+        end at stop sequences, so that a model need not know an EOS.
     """
     judging = {DRAFTER: self.drafter, VERIFIER: self.verifier}.get(model)
     if judging is None:
       raise ValueError(
         f"model is {model!r}; it must be 'drafter' or 'verifier', and loaded."
       )
-    inputs, _ = self._encode(texts, input_length)
+    inputs, truncated = self._encode(texts, input_length)
     tokens = np.zeros((len(inputs), max_length), np.int32)
-    for row, target in zip(tokens, targets, strict=True):
-      ids = [*self.vocabulary.encode(target), self.vocabulary.eos_id]
-      row[: len(ids)] = ids[:max_length]
+    lengths = np.zeros(len(inputs), np.int32)
+    end = [self.vocabulary.eos_id] if ends else []
+    for i, target in enumerate(targets):
+      ids = [*self.vocabulary.encode(target), *end]
+      lengths[i] = len(ids)
+      tokens[i, : len(ids)] = ids[:max_length]
     found = jax.device_get(
       teacher_forced.judge(
         judging.step,
@@ -357,7 +369,11 @@ class Pair:
       )
     )
     return Judgement(
-      found.confidence, found.surprisal, found.correct, tokens != 0
+      confidence=found.confidence,
+      surprisal=found.surprisal,
+      correct=found.correct,
+      there=np.arange(max_length) < lengths[:, None],
+      truncated=truncated | (lengths > max_length),
     )
 
   def pieces(self, tokens: Sequence[int]) -> list[str]:

@@ -197,6 +197,12 @@ def _check_task(task, split):
   assert split in seqio.get_mixture_or_task(task).splits
 
 
+def _check_calibration(arguments):
+  assert arguments['pair'] in zoo.names()
+  for split in ('split', 'held_out_split'):
+    _check_task(arguments['task'], arguments[split])
+
+
 def _check_model(arguments):
   assert _num_parameters(arguments['model']) > 0
   _check_task(arguments['task'], 'train')
@@ -212,6 +218,7 @@ _CHECKS = {
   'sweep': _check_grid,
   'evaluate': _check_grid,
   'tune': _check_grid,
+  'calibrate': _check_calibration,
 }
 
 

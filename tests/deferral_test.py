@@ -432,3 +432,14 @@ def test_the_naive_beta_of_lemma_2_is_above_its_bound():
       assert naive_distributions.total_variation(pi, q) <= (
         naive_distributions.total_variation(p, q) + 1e-9
       )
+
+
+def test_which_rules_look_at_confidences():
+  blind = {
+    rule.__name__
+    for rule in deferral.RULES
+    if not deferral.reads_confidences(rule)
+  }
+  assert blind == {
+    *('verifier_only', 'drafter_only', 'lossy', 'lossy_exact', 'ensemble')
+  }

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from speccascade_jax import base
 from speccascade_jax import distributions
-from speccascade_jax.decoding import sampling
 from speccascade_jax.models import protocol
 
 
@@ -22,7 +21,8 @@ class Judgement:
   """Of every position behind a given beginning; K temperatures."""
 
   confidence: base.Array  # [K, B, T] float32, max of softmax(logits / t_k).
-  surprisal: base.Array  # [K, B, T] float32, -log of the text's own token.
+  # [K, B, T] float32, -log softmax(logits / t_k) of the text's own token.
+  surprisal: base.Array
   correct: base.Array  # [B, T] bool, the likeliest token is the text's own.
 
 
@@ -51,11 +51,12 @@ def judge(
   likeliest = distributions.argmax(logits)
 
   def at(temperature: base.Array) -> tuple[base.Array, base.Array]:
-    top, own = (
-      sampling.probability(logits, of, temperature)
-      for of in (likeliest, targets)
-    )
-    return top, distributions.surprisal(own)
+    # Never by way of the text's own probability: at a low temperature one that
+    # is merely small underflows, and the mean over all would be infinite.
+    scaled = logits / temperature
+    total = jax.nn.logsumexp(scaled, axis=-1)
+    own = jnp.take_along_axis(scaled, targets[..., None], axis=-1)[..., 0]
+    return jnp.exp(scaled.max(axis=-1) - total), total - own
 
   # One after the other: K copies of [B, T, V] would be too much.
   confidence, surprisal = jax.lax.map(at, temperatures)

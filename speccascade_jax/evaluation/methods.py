@@ -88,7 +88,8 @@ class Method:
       strengths of this truncation, in place of alphas. They go before the
       sweep's own, and the runs are compared with the sweep's verifier.
     confidence_temperatures: the drafter's and the verifier's, as
-      `speccascade calibrate` finds them, see `Pair.generate`.
+      `speccascade calibrate` finds them, see `Pair.generate`; (1, 1) leaves
+      them as they are whatever the sweep's are.
   """
 
   model: str = 'pair'
@@ -112,7 +113,11 @@ class Method:
       if self.rule is None and self.method == 'speculative':
         raise ValueError('A method with model="pair" needs a rule; got None.')
       options = loops.check(
-        self.method, self.rule, self.verification, self.options
+        self.method,
+        self.rule,
+        self.verification,
+        self.options,
+        calibrated=self.confidence_temperatures is not None,
       )
       object.__setattr__(self, 'options', options)
     elif (
@@ -356,6 +361,15 @@ def _pair_of(temperatures: Sequence[float] | None):
   return drafter, verifier
 
 
+def _calibrated(method: Method, temperatures: Sequence[float] | None) -> Method:
+  """The method with the sweep's temperatures, if it can have any."""
+  own = method.confidence_temperatures
+  alone = method.model != 'pair'
+  if own is not None or alone or not loops.reads_confidences(method.rule):
+    return method
+  return dataclasses.replace(method, confidence_temperatures=temperatures)
+
+
 def expand(
   methods: Iterable[Method],
   *,
@@ -365,10 +379,14 @@ def expand(
   top_p: float | None = None,
   min_p: float | None = None,
   eta: float | None = None,
+  confidence_temperatures: Sequence[float] | None = None,
   trials: int = 1,
   seed: int = 0,
 ) -> list[RunPoint]:
   """The grid: temperatures x trials x methods x gammas x alphas.
+
+  `confidence_temperatures` are those of all methods that look at confidences
+  and have none of their own.
 
   What drafts no blocks appears once per temperature, whatever the gammas.
 
@@ -376,6 +394,8 @@ def expand(
     ValueError: if a point appears twice or a setting is out of range.
   """
   points = []
+  scalars.check_confidence_temperatures(confidence_temperatures)
+  methods = [_calibrated(m, confidence_temperatures) for m in methods]
   for temperature, trial, method in itertools.product(
     temperatures, range(trials), methods
   ):

@@ -61,11 +61,17 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
     os.close(descriptor)
 
 
-def _write_json(path: pathlib.Path, content: Any) -> None:
+def write_json(path: pathlib.Path, content: Any) -> None:
+  """Replaces a file of JSON, see `write_atomically`."""
   write_atomically(path, json.dumps(content, indent=2) + '\n')
 
 
-def _read_json(path: pathlib.Path) -> Any:
+def read_json(path: pathlib.Path) -> Any:
+  """What a file of JSON holds.
+
+  Raises:
+    ResultsError: if it is damaged.
+  """
   try:
     return json.loads(path.read_text(encoding='utf-8'))
   except ValueError as error:
@@ -123,7 +129,7 @@ def check_identity(
   header = pathlib.Path(path) / 'sweep.json'
   if not header.exists():
     return
-  stored = _read_json(header)
+  stored = read_json(header)
   lacking = [name for name in identity if name not in stored]
   if lacking:
     raise ResultsError(
@@ -154,6 +160,28 @@ def check_examples(
       f'{file} holds other examples (line {number} differs): the task or '
       'its split has changed. Use another run directory.'
     )
+
+
+def lock(path: pathlib.Path) -> int:
+  """Takes a directory for this process, until the descriptor is closed.
+
+  Raises:
+    ResultsError: if another process has it.
+  """
+  descriptor = os.open(path / '.lock', os.O_RDWR | os.O_CREAT, 0o644)
+  try:
+    # Given back by the kernel when the process ends, however it ends.
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError as error:
+    owner = os.read(descriptor, 32).decode() or 'unknown'
+    os.close(descriptor)
+    raise ResultsError(
+      f'{path} is in use by process {owner}. Wait for it or end it, '
+      'or use another run directory.'
+    ) from error
+  os.ftruncate(descriptor, 0)
+  os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+  return descriptor
 
 
 class Log:
@@ -253,20 +281,20 @@ class Run:
     path.mkdir(parents=True, exist_ok=True)
     stored = path / 'config.json'
     if stored.exists():
-      check_same(stored, _read_json(stored), config)
+      check_same(stored, read_json(stored), config)
     else:
-      _write_json(stored, config)
+      write_json(stored, config)
     self.log = Log(path / 'examples.jsonl')
 
   @property
   def warmup(self) -> dict[str, float] | None:
     """Compile [s] and warm-up [ms] times of the latest start, or None."""
     path = self._path / 'warmup.json'
-    return _read_json(path) if path.exists() else None
+    return read_json(path) if path.exists() else None
 
   @warmup.setter
   def warmup(self, times: Mapping[str, float]) -> None:
-    _write_json(self._path / 'warmup.json', times)
+    write_json(self._path / 'warmup.json', times)
 
   def rows(self, examples: Sequence[base.Example]) -> list[Mapping[str, Any]]:
     """The lines of some examples, in their order and not in the log's."""
@@ -288,7 +316,7 @@ class Run:
     write_atomically(self._path / 'replicates.json', text + '\n')
 
   def write_summary(self, summary: Mapping[str, Any]) -> None:
-    _write_json(self._path / 'summary.json', summary)
+    write_json(self._path / 'summary.json', summary)
 
 
 class RunDirectory:
@@ -328,7 +356,7 @@ class RunDirectory:
     self.runs: dict[str, Run] = {}
     self.start = 0
     self.command = str(circumstances.get('command', 'sweep'))
-    self._lock = self._acquire()
+    self._lock = lock(self.path)
     try:
       self._write_header(identity, circumstances, configs)
       self._write_examples(examples)
@@ -356,28 +384,12 @@ class RunDirectory:
   def call_times(self) -> dict[str, float] | None:
     """Milliseconds of single calls, see `base.Timed`; None if not timed."""
     path = self.path / 'call_times.json'
-    return _read_json(path)['ms'] if path.exists() else None
+    return read_json(path)['ms'] if path.exists() else None
 
   @call_times.setter
   def call_times(self, times: Mapping[str, float]) -> None:
     content = {'start': self.start, 'ms': dict(times)}
-    _write_json(self.path / 'call_times.json', content)
-
-  def _acquire(self) -> int:
-    descriptor = os.open(self.path / '.lock', os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-      # Given back by the kernel when the process ends, however it ends.
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-      owner = os.read(descriptor, 32).decode() or 'unknown'
-      os.close(descriptor)
-      raise ResultsError(
-        f'{self.path} is in use by process {owner}. Wait for it or end it, '
-        'or use another run directory.'
-      ) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    return descriptor
+    write_json(self.path / 'call_times.json', content)
 
   def _write_config(self, text) -> None:
     path = self.path / 'operative_config.gin'
@@ -391,7 +403,7 @@ class RunDirectory:
     header = {**identity, **circumstances, 'runs': list(configs)}
     if path.exists():
       check_identity(self.path, identity)
-      stored = _read_json(path)
+      stored = read_json(path)
       known = stored['runs']
       self.start = 1 + len(stored.get('resumed', []))
       self.command = stored.get('command', 'sweep')
@@ -401,7 +413,7 @@ class RunDirectory:
         # A start that asks for fewer runs does not hide the others.
         'runs': [*configs, *(k for k in known if k not in configs)],
       }
-    _write_json(path, header)
+    write_json(path, header)
 
   def _write_examples(self, examples: Iterable[base.Example]) -> None:
     path = self.path / 'examples.jsonl'

@@ -40,6 +40,7 @@ def evaluate(
   top_p: float | None = None,
   min_p: float | None = None,
   eta: float | None = None,
+  confidence_temperatures: Sequence[float] | None = None,
   seed: int = 0,
   run_programs: inputs.Permission = False,
 ) -> dict[str, float]:
@@ -52,6 +53,7 @@ def evaluate(
     top_p=top_p,
     min_p=min_p,
     eta=eta,
+    confidence_temperatures=confidence_temperatures,
     seed=seed,
   )
   if len(points) > 1:

@@ -2,7 +2,7 @@
 
     speccascade report runs/quickstart
 
-Needs no model, no device and no configuration.
+Of a sweep or a calibration. Needs no model, no device and no configuration.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from collections.abc import Sequence
 import pathlib
 import sys
 
+from speccascade_jax.reports import calibration_page
+from speccascade_jax.reports import calibrations
 from speccascade_jax.reports import figures
 from speccascade_jax.reports import headline
 from speccascade_jax.reports import headline_tables
 from speccascade_jax.reports import page
+from speccascade_jax.reports import reliability
 from speccascade_jax.reports import runs
 from speccascade_jax.reports import tables
 
@@ -24,17 +27,31 @@ def report(*, run_dir: str, output: str | None = None) -> pathlib.Path:
   """Prints the tables and writes the files.
 
   Args:
-    run_dir: of a `speccascade sweep`, finished or not.
+    run_dir: of a `speccascade sweep`, finished or not, or of a finished
+      `speccascade calibrate`.
     output: folder of the tables, the figures and index.html; RUN_DIR/report
       by default.
 
   Returns:
     The folder.
   """
-  sweep = runs.load(run_dir)
+  made = _calibration if calibrations.is_one(run_dir) else _sweep
+  files, text = made(run_dir)
   folder = pathlib.Path(run_dir) / 'report' if output is None else output
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
+  for name, content in files.items():
+    data = content.encode() if isinstance(content, str) else content
+    (folder / name).write_bytes(data)
+  sys.stdout.write(text)
+  print(f'\nThe report is in {folder}: {", ".join(files)}')
+  print(f'Open {(folder / "index.html").resolve().as_uri()}')
+  return folder
+
+
+def _sweep(run_dir: str) -> tuple[dict[str, str | bytes], str]:
+  """Files of a sweep's report by name, and what the terminal shows."""
+  sweep = runs.load(run_dir)
   rows = headline.find(sweep)
   files: dict[str, str | bytes] = {
     'table.md': tables.markdown(sweep),
@@ -48,23 +65,31 @@ def report(*, run_dir: str, output: str | None = None) -> pathlib.Path:
     'quality_vs_deferral_rate.png': figures.quality_vs_deferral_rate(sweep).png,
     'index.html': page.render(sweep, rows),
   }
-  for name, content in files.items():
-    data = content.encode() if isinstance(content, str) else content
-    (folder / name).write_bytes(data)
-  sys.stdout.write(tables.text(sweep))
-  sys.stdout.write(f'\n{headline_tables.text(rows, sweep.primary_metric)}')
-  print(f'\nThe report is in {folder}: {", ".join(files)}')
-  print(f'Open {(folder / "index.html").resolve().as_uri()}')
-  return folder
+  headlines = headline_tables.text(rows, sweep.primary_metric)
+  return files, f'{tables.text(sweep)}\n{headlines}'
+
+
+def _calibration(run_dir: str) -> tuple[dict[str, str | bytes], str]:
+  """Likewise of a calibration."""
+  calibration = calibrations.load(run_dir)
+  files: dict[str, str | bytes] = {
+    'table.md': calibrations.markdown(calibration),
+    'bins.csv': calibrations.csv(calibration),
+    'reliability.png': reliability.draw(calibration).png,
+    'index.html': calibration_page.render(calibration),
+  }
+  return files, calibrations.text(calibration)
 
 
 def main(argv: Sequence[str]) -> None:
   """The command; `argv` are the arguments behind its name."""
   parser = argparse.ArgumentParser(
     'speccascade report',
-    description='Tables, figures and an HTML page from the folder of a sweep.',
+    description='Tables, figures and an HTML page from the folder of a run.',
   )
-  parser.add_argument('run_dir', metavar='RUN_DIR', help='folder of a sweep')
+  parser.add_argument(
+    'run_dir', metavar='RUN_DIR', help='folder of a sweep or a calibration'
+  )
   parser.add_argument(
     '--output', metavar='DIR', help='where to write; RUN_DIR/report by default'
   )

@@ -35,6 +35,7 @@ def sweep(
   top_p: float | None = None,
   min_p: float | None = None,
   eta: float | None = None,
+  confidence_temperatures: Sequence[float] | None = None,
   trials: int = 1,
   seed: int = 0,
   replicates: int = 1000,
@@ -50,6 +51,7 @@ def sweep(
     top_p=top_p,
     min_p=min_p,
     eta=eta,
+    confidence_temperatures=confidence_temperatures,
     trials=trials,
     seed=seed,
   )

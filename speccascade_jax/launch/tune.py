@@ -57,6 +57,7 @@ def tune(
   top_p: float | None = None,
   min_p: float | None = None,
   eta: float | None = None,
+  confidence_temperatures: Sequence[float] | None = None,
   seed: int = 0,
   replicates: int = 1000,
   run_programs: inputs.Permission = False,
@@ -80,6 +81,7 @@ def tune(
     top_p=top_p,
     min_p=min_p,
     eta=eta,
+    confidence_temperatures=confidence_temperatures,
     seed=seed,
   )
   chosen.check_can_be_said(points)

@@ -65,6 +65,8 @@ class Run:
   modelled_latency_ms: float | None = None  # By the cost model, per example.
   modelled_relative_latency: float | None = None  # To the verifier's.
   timed_apart: int | None = None  # Examples: the verifier at another start.
+  # Of drafter and verifier, as '0.95, 1.1'; None where they are as they are.
+  confidence_temperatures: str | None = None
   replicates: intervals.Replicates = dataclasses.field(
     default_factory=dict, compare=False, repr=False
   )
@@ -207,7 +209,7 @@ def load(run_dir: str | os.PathLike[str]) -> Sweep:
       )
       + ' Name the RUN_DIR of a `speccascade sweep`.'
     )
-  header = _read_json(path / 'sweep.json', 'primary_metric', 'metrics', 'runs')
+  header = read_json(path / 'sweep.json', 'primary_metric', 'metrics', 'runs')
   runs, unfinished = [], []
   for key in header['runs']:
     folder = path / 'runs' / str(key)
@@ -260,6 +262,7 @@ _TRUNCATIONS = ('top_k', 'top_p', 'min_p', 'eta')
 _CONFIG = (
   *('label', 'model', 'rule', 'verification', 'alpha', 'gamma'),
   *('temperature', *_TRUNCATIONS, 'method', 'options', 'truncation'),
+  'confidence_temperatures',
 )
 _MEASURED = (
   *('relative_latency', 'relative_latency_sem', 'latency_ms_mean'),
@@ -280,7 +283,11 @@ def _run(folder: pathlib.Path) -> Run:
     pairs = sorted(settings['options'].items())
     given = [f'{k} {v}' for k, v in pairs if v is not None]
     settings['options'] = ', '.join(given) or None
-  summary = _read_json(folder / 'summary.json', 'quality')
+  calibrated = settings['confidence_temperatures']
+  if calibrated is not None:
+    found = ', '.join(f'{t:g}' for t in calibrated)
+    settings['confidence_temperatures'] = found
+  summary = read_json(folder / 'summary.json', 'quality')
   measured: dict[str, Any] = {
     name: _number(summary.get(name)) for name in _MEASURED
   }
@@ -300,7 +307,7 @@ def _replicates(path: pathlib.Path) -> dict[str, tuple[float, ...]]:
   """By flat names; {} for the runs of older sweeps, which have none."""
   if not path.is_file():
     return {}
-  content = _read_json(path, 'quality')
+  content = read_json(path, 'quality')
   quality = content.pop('quality')
   flat = content | {f'quality.{name}': v for name, v in quality.items()}
   return {name: tuple(values) for name, values in flat.items() if values}
@@ -328,7 +335,7 @@ def _unfinished(folder: pathlib.Path, total: int | None) -> Unfinished:
 
 
 def _config(folder: pathlib.Path) -> dict[str, Any]:
-  return _read_json(folder / 'config.json', 'label', 'model', 'temperature')
+  return read_json(folder / 'config.json', 'label', 'model', 'temperature')
 
 
 def _displayed(runs: Sequence[Run]) -> list[Run]:
@@ -381,7 +388,12 @@ def _number(value: Any) -> float | None:
   return None
 
 
-def _read_json(path: pathlib.Path, *required: str) -> dict[str, Any]:
+def read_json(path: pathlib.Path, *required: str) -> dict[str, Any]:
+  """An object of JSON that has the required names.
+
+  Raises:
+    RunDirError: if it has not.
+  """
   try:
     content = json.loads(path.read_text('utf-8'))
   except FileNotFoundError as error:
@@ -396,7 +408,7 @@ def _read_json(path: pathlib.Path, *required: str) -> dict[str, Any]:
   if lacking:
     raise RunDirError(
       f'{path} has no {", ".join(lacking)}: it was not written by '
-      '`speccascade sweep`, or has been changed since.'
+      'this version of speccascade, or has been changed since.'
     )
   return content
 

@@ -168,7 +168,12 @@ def _alpha(run: runs_lib.Run) -> float:
 
 
 def _styles(pairs: Sequence[runs_lib.Run]) -> dict[str, Style]:
-  """A style for each label: the rule's own unless another label has it."""
+  """A style for each label: the rule's own unless another label has it.
+
+  A rule of calibrated confidences is hollow and dotted, where gammas do not
+  take lines and faces for themselves.
+  """
+  several = len({run.gamma for run in pairs} - {None}) > 1
   styles: dict[str, Style] = {}
   for run in pairs:
     if run.label in styles:
@@ -177,5 +182,7 @@ def _styles(pairs: Sequence[runs_lib.Run]) -> dict[str, Style]:
     free = [s for s in _OTHERS if s not in taken] or [_OTHERS[0]]
     method = None if run.method == 'speculative' else run.method
     own = _OWN.get(run.truncation or method or run.rule)
+    if own and run.confidence_temperatures and not several:
+      own = dataclasses.replace(own, line=':', hollow=True)
     styles[run.label] = own if own and own not in taken else free[0]
   return styles

@@ -147,3 +147,25 @@ def test_a_pair_takes_them():
   assert deferral_rates[0] == deferral_rates[1] < deferral_rates[2]
   with pytest.raises(ValueError, match='decodes alone'):
     pair.generate(source, model='drafter', confidence_temperatures=(1.0, 1.0))
+
+
+def test_a_truncation_cuts_what_is_sampled_and_no_confidence():
+  # top-1 leaves one token; the confidence stays that of all four, which at a
+  # high temperature is 1/4.
+  def deferred(at, scaling):
+    counters = decoded(
+      speculative.decode,
+      rule=deferral.chow,
+      alpha=0.7,
+      gamma=2,
+      scaling=scaling,
+      confidence_temperatures=(at, 1.0),
+    ).counters
+    return counters.deferred.sum()
+
+  for scaling in (
+    sc.distributions.Scaling(top_k=1),
+    sc.distributions.Scaling(min_p=0.9),
+  ):
+    assert deferred(1e-3, scaling) == 0
+    assert deferred(1e3, scaling) > 0

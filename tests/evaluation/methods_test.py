@@ -290,3 +290,46 @@ def test_methods_without_blocks_have_no_gamma_and_pass_on_their_options():
 def test_an_empty_grid_is_refused():
   with pytest.raises(ValueError, match='empty'):
     methods.expand([], gammas=(4,), temperatures=(0,))
+
+
+def test_a_sweep_s_temperatures_are_of_all_that_looks_at_confidences():
+  grid = [
+    methods.Method(model='verifier'),
+    methods.Method(rule=deferral.verifier_only),
+    methods.Method(rule=deferral.ensemble, alphas=(0.5,)),
+    methods.Method(rule=deferral.chow, alphas=(0.1,)),
+    methods.Method(
+      rule=deferral.opt, alphas=(0.1,), confidence_temperatures=(1, 1)
+    ),
+    methods.Method(method='bild', alphas=(1.0,)),
+    methods.Method(method='sequence_cascade', alphas=(0.5,)),
+  ]
+  points = methods.expand(
+    grid,
+    gammas=(4,),
+    temperatures=(0.0,),
+    confidence_temperatures=(1.5, 0.9),
+  )
+  found = [point.confidence_temperatures for point in points]
+  given = (1.5, 0.9)
+  assert found == [None, None, None, given, (1.0, 1.0), given, given]
+  # The runs that cannot be moved keep their keys.
+  plain = methods.expand(grid, gammas=(4,), temperatures=(0.0,))
+  same = [p.key({}) == q.key({}) for p, q in zip(points, plain, strict=True)]
+  assert same == [t in (None, (1.0, 1.0)) for t in found]
+  with pytest.raises(ValueError, match='must be above 0'):
+    methods.expand(
+      grid,
+      gammas=(4,),
+      temperatures=(0.0,),
+      confidence_temperatures=(0.0, 1.0),
+    )
+
+
+@pytest.mark.parametrize(
+  'rule', [deferral.verifier_only, deferral.lossy, deferral.ensemble]
+)
+def test_temperatures_that_nothing_reads_are_refused(rule):
+  alphas = () if rule is deferral.verifier_only else (0.5,)
+  with pytest.raises(ValueError, match=f'{rule.__name__} looks at no conf'):
+    methods.Method(rule=rule, alphas=alphas, confidence_temperatures=(1.0, 1.0))

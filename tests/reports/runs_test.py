@@ -76,6 +76,24 @@ def test_a_truncated_verifier_is_a_curve_beside_the_verifier(tmp_path):
   assert 'TopP' in names
 
 
+def test_a_calibrated_rule_looks_like_the_rule_but_hollow(tmp_path):
+  path = run_dir.build(tmp_path, temperatures=(0.0,), rules=('opt',))
+  plain = runs.load(path)
+  # Of the three OPT points one gets temperatures, as a method of its own.
+  (changed, *_) = [r for r in plain.runs if r.rule == 'opt']
+  file = path / 'runs' / changed.key / 'config.json'
+  config = json.loads(file.read_text())
+  config |= {'label': 'OPT, calibrated', 'confidence_temperatures': [0.95, 1]}
+  file.write_text(json.dumps(config))
+  sweep = runs.load(path)
+  run = next(r for r in sweep.runs if r.key == changed.key)
+  assert run.confidence_temperatures == '0.95, 1'
+  other = next(r for r in sweep.runs if r.rule == 'opt' and r != run)
+  hollow, filled = (series.style_of(r, sweep) for r in (run, other))
+  assert hollow.hollow and not filled.hollow
+  assert (hollow.light, hollow.marker) == (filled.light, filled.marker)
+
+
 def test_a_sweep_without_a_finished_run_is_refused(tmp_path):
   path = run_dir.build(
     tmp_path, temperatures=(0.0,), rules=(), unfinished=(0, 1, 2)
