@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import seqio
 
+from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax.data import bucketing
 
 Batch = dict[str, np.ndarray]
@@ -50,6 +51,7 @@ def train_batches(
   batch_tokens: int | None = None,
   multiple_of: int = 1,
   shapes: Sequence[bucketing.Shape] = bucketing.SHAPES,
+  framing: vocabularies.Framing | None = None,
 ) -> Iterator[Batch]:
   """Shuffled batches without end.
 
@@ -70,6 +72,9 @@ def train_batches(
       batches, and all batches cost about the same.
     multiple_of: with `batch_tokens`, what divides the rows of every batch.
     shapes: the shapes that a batch may have besides (S, T).
+    framing: splits the task's texts with another vocabulary than its own, see
+      `vocabulary.Framing`; the task has to keep them (seqio's `tokenize` does,
+      as 'inputs_pretokenized' and 'targets_pretokenized').
 
   Yields:
     {'encoder_inputs': [B, S], 'decoder_inputs': [B, T], 'decoder_targets':
@@ -84,7 +89,7 @@ def train_batches(
   """
   plan = _plan(batch_size, batch_tokens, multiple_of, lengths, shapes)
   _check_start(seed, start_step)
-  parts = _parts(task, split, plan.longest)
+  parts = _parts(task, split, plan.longest, framing)
   return _endless(parts, plan, seed, start_step)
 
 
@@ -97,15 +102,23 @@ def eval_batches(
   batch_tokens: int | None = None,
   multiple_of: int = 1,
   shapes: Sequence[bucketing.Shape] = bucketing.SHAPES,
+  framing: vocabularies.Framing | None = None,
+  num_examples: int | None = None,
 ) -> list[Batch]:
   """The batches of one pass over a split, always the same.
 
   Arguments, batches and errors are those of `train_batches`. A mixture is all
-  examples of its tasks, whatever its rates.
+  examples of its tasks, whatever its rates; `num_examples` takes the first.
   """
   plan = _plan(batch_size, batch_tokens, multiple_of, lengths, shapes)
-  tokens = _joined(_parts(task, split, plan.longest))
-  order = np.arange(len(tokens.inputs))
+  tokens = _joined(_parts(task, split, plan.longest, framing))
+  available = len(tokens.inputs)
+  count = available if num_examples is None else num_examples
+  if not 1 <= count <= available:
+    raise ValueError(
+      f'num_examples is {num_examples}; {task}/{split} has {available}.'
+    )
+  order = np.arange(count)
   groups = bucketing.pack(order, tokens.sizes, plan.shapes, plan.rows)
   return [_batch(tokens, group) for group in groups]
 
@@ -192,16 +205,21 @@ def examples(
 
 
 def sources(
-  task: str, split: str, lengths: Mapping[str, int], count: int | None = None
+  task: str,
+  split: str,
+  lengths: Mapping[str, int],
+  count: int | None = None,
+  framing: vocabularies.Framing | None = None,
 ) -> list[list[int]]:
   """Token ids of the first `count` sources, cut as in training.
 
   Of a mixture, each of its tasks gives a part by its rate; None takes all.
+  `framing` is that of `train_batches`.
 
   Raises:
     ValueError: if there is no such task or split, or too few examples.
   """
-  parts = _parts(task, split, bucketing.Shape(**lengths))
+  parts = _parts(task, split, bucketing.Shape(**lengths), framing)
   if count is None:
     return [ids.tolist() for part in parts for ids in part.tokens.inputs]
   total_rate = sum(part.rate for part in parts)
@@ -290,24 +308,60 @@ def _find(task: str, split: str) -> seqio.Task | seqio.Mixture:
   return found
 
 
-def _parts(task: str, split: str, longest: bucketing.Shape) -> list[_Part]:
+def _parts(
+  task: str,
+  split: str,
+  longest: bucketing.Shape,
+  framing: vocabularies.Framing | None,
+) -> list[_Part]:
   found = _find(task, split)
   if not isinstance(found, seqio.Mixture):
-    return [_Part(_tokenised(task, split, longest), 1.0)]
+    return [_Part(_tokenised(task, split, longest, framing), 1.0)]
   return [
-    _Part(_tokenised(part.name, split, longest), found.get_rate(part))
+    _Part(_tokenised(part.name, split, longest, framing), found.get_rate(part))
     for part in sorted(found.tasks, key=lambda part: part.name)
   ]
 
 
 @functools.lru_cache(maxsize=8)
-def _tokenised(task: str, split: str, longest: bucketing.Shape) -> Tokens:
+def _tokenised(
+  task: str,
+  split: str,
+  longest: bucketing.Shape,
+  framing: vocabularies.Framing | None,
+) -> Tokens:
   found = seqio.get_mixture_or_task(task)
   rows = list(_dataset(found, split, longest))
+  if framing is not None:
+    return _framed(task, rows, longest, framing)
   return Tokens(
     inputs=[row['inputs'] for row in rows],
     targets=[row['targets'] for row in rows],
     eos_id=found.output_features['targets'].vocabulary.eos_id,
+  )
+
+
+def _framed(
+  task: str,
+  rows: Sequence[Mapping[str, Any]],
+  longest: bucketing.Shape,
+  framing: vocabularies.Framing,
+) -> Tokens:
+  """The texts behind `rows`, split with the vocabulary of `framing`."""
+  texts = ('inputs_pretokenized', 'targets_pretokenized')
+  if rows and not set(texts) <= set(rows[0]):
+    raise ValueError(
+      f'{task!r} keeps no {" and ".join(texts)}, so that another vocabulary '
+      'than its own cannot split its texts: let seqio.preprocessors.tokenize '
+      'copy them.'
+    )
+  inputs, targets = ([row[name].decode() for row in rows] for name in texts)
+  cut = (framing.cut(framing.input(text), longest.inputs) for text in inputs)
+  ends = (framing.target(text, longest.targets) for text in targets)
+  return Tokens(
+    inputs=[np.array(ids, np.int32) for ids in cut],
+    targets=[np.array(ids, np.int32) for ids in ends],
+    eos_id=framing.vocabulary.eos_id,
   )
 
 
