@@ -69,6 +69,7 @@ def load(
   """
   local = hub.local(path)
   name = format_of(local)
+  vocabulary: vocabularies.Vocabulary | None
   if name == 'gguf':
     config, params, vocabulary = gguf_models.load(local, dtype, place)
   else:

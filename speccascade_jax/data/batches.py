@@ -238,6 +238,22 @@ def sources(
   return found
 
 
+def token_counts(
+  task: str,
+  split: str,
+  lengths: Mapping[str, int],
+  vocab_size: int,
+  framing: vocabularies.Framing | None = None,
+) -> np.ndarray:
+  """How often each of V tokens occurs in the targets of a split, `[V]`.
+
+  Arguments and errors are those of `train_batches`.
+  """
+  parts = _parts(task, split, bucketing.Shape(**lengths), framing)
+  targets = np.concatenate(_joined(parts).targets)
+  return np.bincount(targets, minlength=vocab_size)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Plan:
   """The shapes of batches, cheap ones first, and the rows of each."""

@@ -1,4 +1,4 @@
-"""What `speccascade train` starts from: checkpoints, a teacher, fresh weights."""
+"""What `speccascade train` starts from: a checkpoint, a teacher, or nothing."""
 
 from __future__ import annotations
 
@@ -115,7 +115,9 @@ def _check_same_shape(
     for c in (config, model)
   )
   if found != wanted:
-    raise ValueError(f'{path} holds a model of {found}; this run trains {wanted}.')
+    raise ValueError(
+      f'{path} holds a model of {found}; this run trains {wanted}.'
+    )
 
 
 def _check_same_tokens(

@@ -26,6 +26,7 @@ from speccascade_jax.training import distillation
 from speccascade_jax.training import forward
 from speccascade_jax.training import optimizer as optimizer_lib
 from speccascade_jax.training import parts
+from speccascade_jax.training import scored_tokens as scored_tokens_lib
 from speccascade_jax.training import train_step
 from speccascade_jax.training import trainer
 
@@ -49,6 +50,7 @@ def train(
   frozen: Sequence[str] = (),
   vocabulary: str | None = None,
   generated: training_inputs.Generated | None = None,
+  scored_tokens: int | None = None,
   validation_examples: int | None = None,
   score_examples: int = 0,
   seed: int = 0,
@@ -63,10 +65,12 @@ def train(
     task, lengths, batch_tokens, loop.microbatches, seed, framing
   )
   validation = data.validation(validation_examples)
+  scored = data.scored(model, scored_tokens)
   of_teacher = start.load_teacher()
-  forwards = [forward.teacher_forced(model)]
-  if of_teacher is not None:
-    forwards.append(forward.teacher_forced(of_teacher.config))
+  configs = [model] + ([] if of_teacher is None else [of_teacher.config])
+  loss = objective(*(forward.teacher_forced(c, scored) for c in configs))
+  if scored is not None:
+    loss = scored_tokens_lib.loss_over(scored, loss)
   trained, kept = start.load(seed, of_teacher)
   score = None
   if score_examples:
@@ -81,7 +85,7 @@ def train(
   state = trainer.train(
     run_dir,
     trained,
-    parts.loss_of_trained(objective(*forwards)),
+    parts.loss_of_trained(loss),
     optimizer,
     schedule,
     batches,

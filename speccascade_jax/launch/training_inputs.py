@@ -22,6 +22,7 @@ from speccascade_jax.launch import inputs
 from speccascade_jax.models import families
 from speccascade_jax.training import distillation
 from speccascade_jax.training import parts
+from speccascade_jax.training import scored_tokens
 from speccascade_jax.training import train_step
 from speccascade_jax.training import trainer
 
@@ -129,6 +130,19 @@ class Data:
       return distillation.interleave(corpus, own, generated.share, start)
 
     return stream
+
+  def scored(
+    self, model: families.Config, size: int | None
+  ) -> scored_tokens.ScoredTokens | None:
+    """The tokens that the loss is over; None for all."""
+    if size is None:
+      return None
+    from speccascade_jax.data import batches
+
+    counts = batches.token_counts(
+      self.task, 'train', self.lengths, model.vocab_size, self.framing
+    )
+    return scored_tokens.choose(counts, size, seed=self.seed)
 
   def validation(self, num_examples: int | None) -> list[train_step.Batch]:
     """The validation batches, in the host's memory.

@@ -57,7 +57,7 @@ def copies(
     ValueError: if a part is not there, the two are built differently, or a
       parameter has another shape.
   """
-  found = {}
+  found: dict[str, str] = {}
   for ours, theirs in names.items():
     here = _under(ours, student, 'train.from_teacher')
     there = _under(theirs, teacher, "train.from_teacher, of the teacher's,")
@@ -85,7 +85,9 @@ def split(
   """`params` without the paths in `chosen`, and those alone; no copies."""
   flat = traverse_util.flatten_dict(params, sep='/')
   rest = {path: flat[path] for path in flat if path not in chosen}
-  return _tree(rest), _tree({path: flat[path] for path in flat if path in chosen})
+  return _tree(rest), _tree(
+    {path: flat[path] for path in flat if path in chosen}
+  )
 
 
 def merge(first: base.Params, second: base.Params) -> base.Params:
@@ -99,7 +101,9 @@ def init_except(
 ) -> base.Params:
   """Fresh parameters without the paths in `excepted`, which are not made."""
   # What a jitted function does not return it does not compute.
-  return jax.jit(lambda key: split(families.init(config, key), excepted)[0])(key)
+  return jax.jit(lambda key: split(families.init(config, key), excepted)[0])(
+    key
+  )
 
 
 def borrow(
