@@ -124,9 +124,7 @@ class Pair:
       are computed in; None for a pair that does not come from files.
     prefixes: of the tasks that a shipped pair was trained for; an input that
       begins with none of them is warned of.
-    bos_first: inputs begin with the vocabulary's BOS and are continued, as a
-      published decoder-only model expects; else they end with its EOS, as an
-      encoder does and the shipped decoder-only pair.
+    bos_first: how inputs are framed, see `vocabulary.Framing`.
   """
 
   drafter: Model | None
@@ -135,6 +133,11 @@ class Pair:
   digest: str | None = None
   prefixes: tuple[str, ...] = ()
   bos_first: bool = False
+
+  @property
+  def framing(self) -> vocabularies.Framing:
+    """How the models read an input."""
+    return vocabularies.Framing(self.vocabulary, self.bos_first)
 
   def generate(
     self,
@@ -388,7 +391,7 @@ class Pair:
       raise ValueError(
         f'texts must be a non-empty list of strings, got {texts!r}.'
       )
-    rows = [self._framed(text) for text in texts]
+    rows = [self.framing.input(text) for text in texts]
     longest = max(map(len, rows))
     if input_length is None:
       fitting = [b for b in _INPUT_BUCKETS if b >= longest]
@@ -396,24 +399,9 @@ class Pair:
     input_length = static.positive_integer('input_length', input_length)
     inputs = np.zeros((len(rows), input_length), np.int32)
     for i, row in enumerate(rows):
-      if len(row) > input_length:
-        # Without the end of a source; without the beginning of a prompt, where
-        # the question comes last.
-        if self.bos_first:
-          row = row[:1] + row[len(row) - input_length + 1 :]
-        else:
-          row = row[: input_length - 1] + row[-1:]
+      row = self.framing.cut(row, input_length)
       inputs[i, : len(row)] = row
     return inputs, np.array([len(row) > input_length for row in rows])
-
-  def _framed(self, text: str) -> list[int]:
-    """Token ids of one input, as the models were trained to read it."""
-    ids = self.vocabulary.encode(text)
-    if self.bos_first:
-      bos_id = self.vocabulary.bos_id
-      assert bos_id is not None  # Or nothing could come first.
-      return [bos_id, *ids]
-    return [*ids, self.vocabulary.eos_id]
 
   def _output(
     self,

@@ -7,6 +7,7 @@ text needs neither seqio nor TensorFlow; the seqio tasks read the same files.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+import dataclasses
 import functools
 import os
 import pathlib
@@ -42,6 +43,8 @@ class Codec(Protocol):
   def piece(self, token: int) -> str: ...
 
   def is_special(self, token: int) -> bool: ...
+
+  def save(self, folder: pathlib.Path) -> pathlib.Path: ...
 
 
 class Vocabulary:
@@ -91,6 +94,15 @@ class Vocabulary:
   def pieces(self, ids: Iterable[int]) -> list[str]:
     """One piece a token, the EOS included, for display."""
     return [self.piece(i) for i in self._known(ids, True)]
+
+  def save(self, folder: str | os.PathLike[str]) -> pathlib.Path:
+    """Writes it as one of `FILES`, for a checkpoint that stands alone.
+
+    Returns:
+      The file, which `Vocabulary` reads; other vocabularies in the folder are
+      left alone.
+    """
+    return self._codec.save(pathlib.Path(folder))
 
   @functools.cached_property
   def surfaces(self) -> list[bytes]:
@@ -159,6 +171,11 @@ class SentencePieces:
   def is_special(self, token: int) -> bool:
     return self._processor.is_control(token)
 
+  def save(self, folder: pathlib.Path) -> pathlib.Path:
+    path = folder / 'tokenizer.model'
+    path.write_bytes(self._processor.serialized_model_proto())
+    return path
+
 
 class TokenizerJson:
   """A tokenizer.json, as Hugging Face's `tokenizers` writes it."""
@@ -197,6 +214,53 @@ class TokenizerJson:
 
   def is_special(self, token: int) -> bool:
     return token in self._special
+
+  def save(self, folder: pathlib.Path) -> pathlib.Path:
+    path = folder / 'tokenizer.json'
+    self._tokenizer.save(str(path))
+    return path
+
+
+@dataclasses.dataclass(frozen=True)
+class Framing:
+  """How models read texts: what stands before an input, or behind it.
+
+  Training and decoding frame alike, or a model meets what it has never seen.
+
+  Attributes:
+    vocabulary: what texts are split with.
+    bos_first: inputs begin with the vocabulary's BOS and are continued, as a
+      published decoder-only model expects; else they end with its EOS, as an
+      encoder does and the shipped decoder-only pair.
+  """
+
+  vocabulary: Vocabulary
+  bos_first: bool
+
+  def input(self, text: str) -> list[int]:
+    """Token ids of an input."""
+    ids = self.vocabulary.encode(text)
+    if self.bos_first:
+      bos_id = self.vocabulary.bos_id
+      assert bos_id is not None  # Or nothing could come first.
+      return [bos_id, *ids]
+    return [*ids, self.vocabulary.eos_id]
+
+  def cut(self, ids: list[int], length: int) -> list[int]:
+    """An input of at most `length` tokens.
+
+    Without the end of a source; without the beginning of a prompt, where the
+    question comes last.
+    """
+    if len(ids) <= length:
+      return ids
+    if self.bos_first:
+      return ids[:1] + ids[len(ids) - length + 1 :]
+    return ids[: length - 1] + ids[-1:]
+
+  def target(self, text: str, length: int) -> list[int]:
+    """Token ids of an answer of at most `length`, which an EOS ends."""
+    return [*self.vocabulary.encode(text)[: length - 1], self.vocabulary.eos_id]
 
 
 def find(folder: str | os.PathLike[str]) -> pathlib.Path | None:

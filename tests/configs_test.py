@@ -185,7 +185,8 @@ def _check_grid(arguments):
   if isinstance(arguments['pair'], str):
     assert arguments['pair'] in zoo.names()
   else:
-    assert set(arguments['pair']) == {'drafter', 'verifier', 'vocabulary'}
+    assert {'drafter', 'verifier'} <= set(arguments['pair'])
+    assert set(arguments['pair']) <= {'drafter', 'verifier', 'vocabulary'}
   _check_task(arguments['task'], arguments['split'])
 
 

@@ -68,6 +68,13 @@ def read_config(path: str | os.PathLike[str]) -> families.Config:
   return config_of(gguf_file.File(pathlib.Path(path)))
 
 
+def read_vocabulary(
+  path: str | os.PathLike[str],
+) -> vocabularies.Vocabulary:
+  """The vocabulary, without the weights; errors as in `load`."""
+  return vocabulary_of(gguf_file.File(pathlib.Path(path)))
+
+
 class _Metadata:
   """Lookups that name the key that is missing."""
 

@@ -69,14 +69,12 @@ def load(
   """
   local = hub.local(path)
   name = format_of(local)
-  vocabulary = None
+  vocabulary: vocabularies.Vocabulary | None
   if name == 'gguf':
-    # The one format whose vocabulary is no file of its own.
     config, params, vocabulary = gguf_models.load(local, dtype, place)
   else:
     config, params = _FOLDERS[name](local, dtype, place)
-    if vocabularies.find(local) is not None:
-      vocabulary = vocabularies.Vocabulary(local)
+    vocabulary = vocabulary_of(local)
   return Checkpoint(config, params, name, vocabulary, digest(local))
 
 
@@ -124,6 +122,25 @@ def config_of(path: str | os.PathLike[str]) -> families.Config:
   """
   local = hub.local(path)
   return _CONFIGS[format_of(local)](local)
+
+
+def vocabulary_of(
+  path: str | os.PathLike[str],
+) -> vocabularies.Vocabulary | None:
+  """The vocabulary that lies with a checkpoint; None if none does.
+
+  Args:
+    path: as in `load`.
+
+  Raises:
+    CheckpointError: if it is no checkpoint, or its metadata are broken.
+  """
+  local = hub.local(path)
+  if format_of(local) == 'gguf':
+    # The one format whose vocabulary is no file of its own.
+    return gguf_models.read_vocabulary(local)
+  found = vocabularies.find(local)
+  return None if found is None else vocabularies.Vocabulary(found)
 
 
 def _native(path, dtype, place):

@@ -1,8 +1,7 @@
 """Batches for the trainer, and examples for the evaluator.
 
 seqio reads, prefixes and tokenises; its tasks and mixtures are what `task`
-names, and `vocabulary`, a SentencePiece model file, may take the place of
-theirs. Examples are texts, for models that bring a vocabulary of their own.
+names, and a `framing` with another vocabulary may take the place of theirs. Examples are texts, for models that bring a vocabulary of their own.
 
 For the trainer, what follows is NumPy instead of seqio's converters and
 tf.data: the shipped corpora are some 50,000 short texts, 20 MB of token ids,
@@ -25,6 +24,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
+from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax.data import bucketing
 
 Batch = dict[str, np.ndarray]
@@ -56,7 +56,7 @@ def train_batches(
   batch_tokens: int | None = None,
   multiple_of: int = 1,
   shapes: Sequence[bucketing.Shape] = bucketing.SHAPES,
-  vocabulary: str | None = None,
+  framing: vocabularies.Framing | None = None,
 ) -> Iterator[Batch]:
   """Shuffled batches without end.
 
@@ -77,7 +77,9 @@ def train_batches(
       batches, and all batches cost about the same.
     multiple_of: with `batch_tokens`, what divides the rows of every batch.
     shapes: the shapes that a batch may have besides (S, T).
-    vocabulary: instead of the task's own.
+    framing: splits the task's texts with another vocabulary than its own, see
+      `vocabulary.Framing`; the task has to keep them (seqio's `tokenize` does,
+      as 'inputs_pretokenized' and 'targets_pretokenized').
 
   Yields:
     {'encoder_inputs': [B, S], 'decoder_inputs': [B, T], 'decoder_targets':
@@ -92,7 +94,7 @@ def train_batches(
   """
   plan = _plan(batch_size, batch_tokens, multiple_of, lengths, shapes)
   _check_start(seed, start_step)
-  parts = _parts(task, split, plan.longest, vocabulary)
+  parts = _parts(task, split, plan.longest, framing)
   return _endless(parts, plan, seed, start_step)
 
 
@@ -105,16 +107,23 @@ def eval_batches(
   batch_tokens: int | None = None,
   multiple_of: int = 1,
   shapes: Sequence[bucketing.Shape] = bucketing.SHAPES,
-  vocabulary: str | None = None,
+  framing: vocabularies.Framing | None = None,
+  num_examples: int | None = None,
 ) -> list[Batch]:
   """The batches of one pass over a split, always the same.
 
   Arguments, batches and errors are those of `train_batches`. A mixture is all
-  examples of its tasks, whatever its rates.
+  examples of its tasks, whatever its rates; `num_examples` takes the first.
   """
   plan = _plan(batch_size, batch_tokens, multiple_of, lengths, shapes)
-  tokens = _joined(_parts(task, split, plan.longest, vocabulary))
-  order = np.arange(len(tokens.inputs))
+  tokens = _joined(_parts(task, split, plan.longest, framing))
+  available = len(tokens.inputs)
+  count = available if num_examples is None else num_examples
+  if not 1 <= count <= available:
+    raise ValueError(
+      f'num_examples is {num_examples}; {task}/{split} has {available}.'
+    )
+  order = np.arange(count)
   groups = bucketing.pack(order, tokens.sizes, plan.shapes, plan.rows)
   return [_batch(tokens, group) for group in groups]
 
@@ -217,17 +226,17 @@ def sources(
   split: str,
   lengths: Mapping[str, int],
   count: int | None = None,
-  *,
-  vocabulary: str | None = None,
+  framing: vocabularies.Framing | None = None,
 ) -> list[list[int]]:
   """Token ids of the first `count` sources, cut as in training.
 
   Of a mixture, each of its tasks gives a part by its rate; None takes all.
+  `framing` is that of `train_batches`.
 
   Raises:
     ValueError: if there is no such task or split, or too few examples.
   """
-  parts = _parts(task, split, bucketing.Shape(**lengths), vocabulary)
+  parts = _parts(task, split, bucketing.Shape(**lengths), framing)
   if count is None:
     return [ids.tolist() for part in parts for ids in part.tokens.inputs]
   total_rate = sum(part.rate for part in parts)
@@ -257,6 +266,22 @@ def check(task: str, split: str) -> None:
   parts = found.tasks if isinstance(found, seqio.Mixture) else [found]
   for part in parts:
     part.num_input_examples(split)
+
+
+def token_counts(
+  task: str,
+  split: str,
+  lengths: Mapping[str, int],
+  vocab_size: int,
+  framing: vocabularies.Framing | None = None,
+) -> np.ndarray:
+  """How often each of V tokens occurs in the targets of a split, `[V]`.
+
+  Arguments and errors are those of `train_batches`.
+  """
+  parts = _parts(task, split, bucketing.Shape(**lengths), framing)
+  targets = np.concatenate(_joined(parts).targets)
+  return np.bincount(targets, minlength=vocab_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -334,32 +359,30 @@ def _find(task: str, split: str) -> seqio.Task | seqio.Mixture:
 
 
 def _parts(
-  task: str, split: str, longest: bucketing.Shape, vocabulary: str | None
+  task: str,
+  split: str,
+  longest: bucketing.Shape,
+  framing: vocabularies.Framing | None,
 ) -> list[_Part]:
   found = _find(task, split)
   if not isinstance(found, seqio.Mixture):
-    return [_Part(_tokenised(task, split, longest, vocabulary), 1.0)]
+    return [_Part(_tokenised(task, split, longest, framing), 1.0)]
   return [
-    _Part(
-      _tokenised(part.name, split, longest, vocabulary), found.get_rate(part)
-    )
+    _Part(_tokenised(part.name, split, longest, framing), found.get_rate(part))
     for part in sorted(found.tasks, key=lambda part: part.name)
   ]
 
 
 @functools.lru_cache(maxsize=8)
 def _tokenised(
-  task: str, split: str, longest: bucketing.Shape, vocabulary: str | None
+  task: str,
+  split: str,
+  longest: bucketing.Shape,
+  framing: vocabularies.Framing | None,
 ) -> Tokens:
   found = seqio.get_mixture_or_task(task)
-  if vocabulary is not None:
-    pieces = seqio.SentencePieceVocabulary(vocabulary)
-    found = found.replace(
-      output_features={
-        name: dataclasses.replace(feature, vocabulary=pieces)
-        for name, feature in found.output_features.items()
-      }
-    )
+  if framing is not None:
+    return _framed(_texts(found, split), longest, framing)
   rows = list(_dataset(found, split, longest._asdict()))
   return Tokens(
     inputs=[row['inputs'] for row in rows],
@@ -377,7 +400,7 @@ def _texts(task: seqio.Task, split: str) -> list[dict[str, Any]]:
     suffix = '_pretokenized'
     if rows and f'inputs{suffix}' not in rows[0]:
       raise ValueError(
-        f'{task.name!r} has no texts to evaluate on: let '
+        f'{task.name!r} has no texts to evaluate on or to split anew: let '
         'seqio.preprocessors.tokenize be among its preprocessors, or keep '
         "texts as 'inputs_pretokenized' and 'targets_pretokenized'."
       )
@@ -398,6 +421,24 @@ def _keeps_texts(step: Any) -> bool:
   return step not in (
     seqio.preprocessors.tokenize,
     seqio.preprocessors.tokenize_and_append_eos,
+  )
+
+
+def _framed(
+  rows: Sequence[Mapping[str, Any]],
+  longest: bucketing.Shape,
+  framing: vocabularies.Framing,
+) -> Tokens:
+  """The texts of `rows`, split with the vocabulary of `framing`."""
+  inputs, targets = (
+    [row[name].decode() for row in rows] for name in ('inputs', 'targets')
+  )
+  cut = (framing.cut(framing.input(text), longest.inputs) for text in inputs)
+  ends = (framing.target(text, longest.targets) for text in targets)
+  return Tokens(
+    inputs=[np.array(ids, np.int32) for ids in cut],
+    targets=[np.array(ids, np.int32) for ids in ends],
+    eos_id=framing.vocabulary.eos_id,
   )
 
 

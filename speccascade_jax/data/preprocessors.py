@@ -99,3 +99,26 @@ def target_of(
     return output
   assert example is not None  # seqio gives it with every target.
   return json.loads(example['answer'])
+
+
+@seqio.map_over_dataset
+def continuation(
+  example: Mapping[str, tf.Tensor], *, words: int
+) -> dict[str, tf.Tensor]:
+  """Makes a text an example of its own continuation.
+
+  Args:
+    example: {'source': text}.
+    words: how many of the text, between spaces, are given.
+
+  Returns:
+    {'inputs': the first words, 'targets': the rest, with the space before it,
+    'source': text}, scalars of type string. A shorter text has no rest.
+  """
+  text = example['source']
+  pattern = rf'^((?:\S+\s+){{{words - 1}}}\S+)(?s:.*)$'
+  long = tf.strings.regex_full_match(text, pattern)
+  first = tf.strings.regex_replace(text, pattern, r'\1')
+  inputs = tf.where(long, first, text)
+  rest = tf.strings.substr(text, tf.strings.length(inputs), -1)
+  return {'inputs': inputs, 'targets': rest, 'source': text}

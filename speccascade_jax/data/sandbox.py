@@ -167,19 +167,20 @@ def _run(source: str, stdin: str, limits: Limits, network: bool) -> Result:
       'Programs are run in a sandbox of Linux namespaces, which '
       f'{sys.platform} does not have: score them on Linux, or in a container.'
     )
+  # That of the virtual environment is often only a link to it.
+  python = os.path.realpath(getattr(sys, '_base_executable', ''))
   request = {
     'source': source,
     'stdin': stdin,
     'limits': dataclasses.asdict(limits),
     'network': network,
-    # That of the virtual environment is often only a link to it.
-    'python': os.path.realpath(getattr(sys, '_base_executable', '')),
+    'python': python,
     'prefix': os.path.realpath(sys.base_prefix),
   }
   reader, writer = os.pipe()
   try:
     process = subprocess.Popen(
-      [request['python'], '-I', '-S', str(_LAUNCHER), str(writer)],
+      [python, '-I', '-S', str(_LAUNCHER), str(writer)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,

@@ -118,7 +118,7 @@ def _become_program(request: dict, source: int, root: bool) -> None:
     'MEMLOCK': 0,
     'CORE': 0,
   }.items():
-    resource.setrlimit(getattr(resource, f'RLIMIT_{name}', name), (value,) * 2)
+    resource.setrlimit(getattr(resource, f'RLIMIT_{name}'), (value,) * 2)
   _prctl(_SET_NO_NEW_PRIVILEGES, 1)
   # `-s -P` and an environment that is ours are what -I is, but for the seed:
   # -I would not read it, and the order of sets would differ from run to run.

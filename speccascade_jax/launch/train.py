@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import pathlib
 
-import jax
 import optax
 
 from speccascade_jax.checkpoints import native
 from speccascade_jax.launch import gin_names
 from speccascade_jax.launch import gin_setup
+from speccascade_jax.launch import initial_params
 from speccascade_jax.launch import inputs
 from speccascade_jax.launch import resumed
 from speccascade_jax.launch import training_inputs
@@ -26,6 +26,8 @@ from speccascade_jax.models import families
 from speccascade_jax.training import distillation
 from speccascade_jax.training import forward
 from speccascade_jax.training import optimizer as optimizer_lib
+from speccascade_jax.training import parts
+from speccascade_jax.training import scored_tokens as scored_tokens_lib
 from speccascade_jax.training import train_step
 from speccascade_jax.training import trainer
 
@@ -45,10 +47,14 @@ def train(
   export_dtype: str = 'bfloat16',
   initial: str | None = None,
   teacher: str | None = None,
+  from_teacher: Mapping[str, str] | None = None,
+  frozen: Sequence[str] = (),
+  vocabulary: str | None = None,
   generated: training_inputs.Generated | None = None,
+  scored_tokens: int | None = None,
+  validation_examples: int | None = None,
   score_examples: int = 0,
   data_dir: str | None = None,
-  vocabulary: str | None = None,
   seed: int = 0,
 ) -> None:
   """Trains `model`; see `gin/runs/train.gin` for what the arguments mean."""
@@ -56,45 +62,52 @@ def train(
   resumed.check(folder, config_text)
   training_inputs.check_objective(objective, teacher, generated)
   inputs.set_data_dir(data_dir)
+  start = initial_params.Start(model, initial, teacher, from_teacher, frozen)
+  training_inputs.check_data(task)
+  framing = training_inputs.framing(model, vocabulary, initial, teacher)
   data = training_inputs.Data(
-    task, lengths, batch_tokens, loop.microbatches, seed, vocabulary
+    task, lengths, batch_tokens, loop.microbatches, seed, framing
   )
-  # Before the models, which take longer than to find that there is no data.
-  data.check()
-  forwards, frozen = [forward.teacher_forced(model)], None
-  if teacher is not None:
-    teacher_config, frozen = training_inputs.load_teacher(teacher, model)
-    forwards.append(forward.teacher_forced(teacher_config))
-  if initial is None:
-    params = families.init(model, jax.random.key(seed))
-  else:
-    params = training_inputs.load_initial(initial, model)
+  validation = data.validation(validation_examples)
+  scored = data.scored(model, scored_tokens)
+  of_teacher = start.load_teacher()
+  configs = [model] + ([] if of_teacher is None else [of_teacher.config])
+  loss = objective(*(forward.teacher_forced(c, scored) for c in configs))
+  if scored is not None:
+    loss = scored_tokens_lib.loss_over(scored, loss)
+  trained, kept = start.load(seed, of_teacher)
   score = None
   if score_examples:
     score = training_inputs.scorer(
-      model, task, score_examples, lengths, vocabulary
+      model, task, score_examples, lengths, framing, kept
     )
   batches: trainer.Batches = data.train
-  if generated is not None and teacher is not None:
-    batches = data.mixed(generated, run_dir, teacher, teacher_config, frozen)
+  if generated is not None and of_teacher is not None:
+    batches = data.mixed(generated, run_dir, of_teacher)
   folder.mkdir(parents=True, exist_ok=True)
   (folder / resumed.CONFIG_FILE).write_text(config_text, encoding='utf-8')
   state = trainer.train(
     run_dir,
-    params,
-    objective(*forwards),
+    trained,
+    parts.loss_of_trained(loss),
     optimizer,
     schedule,
     batches,
-    data.validation(),
+    validation,
     loop,
-    frozen=frozen,
+    frozen={
+      parts.OWN: kept,
+      parts.TEACHER: None if of_teacher is None else of_teacher.params,
+    },
     score=score,
     writer=training_inputs.tensorboard(folder),
   )
   export = export_dir or str(folder / 'export')
   config = dataclasses.replace(model, dropout_rate=0.0, dtype='float32')
-  native.save(export, config, state.eval_params, export_dtype)
+  whole = parts.merge(state.eval_params, kept)
+  native.save(export, config, whole, export_dtype)
+  if framing is not None:
+    framing.vocabulary.save(export)
   print(f'The model of step {int(state.step)} is in {export}.')
 
 

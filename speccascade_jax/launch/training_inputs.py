@@ -13,11 +13,16 @@ import numpy as np
 from speccascade_jax import base
 from speccascade_jax import pair as pairs
 from speccascade_jax import vocabulary as vocabularies
-from speccascade_jax.checkpoints import native
+from speccascade_jax.checkpoints import gguf_models
+from speccascade_jax.checkpoints import hub
+from speccascade_jax.checkpoints import load as checkpoints
 from speccascade_jax.evaluation import evaluator
+from speccascade_jax.launch import initial_params
 from speccascade_jax.launch import inputs
 from speccascade_jax.models import families
 from speccascade_jax.training import distillation
+from speccascade_jax.training import parts
+from speccascade_jax.training import scored_tokens
 from speccascade_jax.training import train_step
 from speccascade_jax.training import trainer
 
@@ -58,22 +63,7 @@ class Data:
   batch_tokens: int
   microbatches: int
   seed: int
-  vocabulary: str | None = None  # Instead of the task's own.
-
-  def check(self) -> None:
-    """Refuses data or a vocabulary that are not there, reading neither.
-
-    Raises:
-      ValueError: if there is no such task, or it lacks a split.
-      FileNotFoundError: if the data set has not been prepared, or the
-        vocabulary's file is missing.
-    """
-    from speccascade_jax.data import batches
-
-    for split in ('train', 'validation'):
-      batches.check(self.task, split)
-    if self.vocabulary is not None:
-      vocabularies.Vocabulary(self.vocabulary)
+  framing: vocabularies.Framing | None = None  # None: as the task has it.
 
   def train(self, start: int) -> Iterator[train_step.Batch]:
     """The training batches from step `start` on."""
@@ -88,39 +78,33 @@ class Data:
       start,
       batch_tokens=self.batch_tokens,
       multiple_of=self.microbatches,
-      vocabulary=self.vocabulary,
+      framing=self.framing,
     )
 
   def mixed(
     self,
     generated: Generated,
     run_dir: str,
-    directory: str,
-    teacher: families.Config,
-    params: base.Params,
+    teacher: initial_params.Teacher,
   ) -> trainer.Batches:
     """The same, with a share of batches of the teacher's own texts.
 
     The texts are made first, and kept in RUN_DIR/generated.jsonl with the
-    digest of the teacher's `directory`.
+    teacher's digest.
     """
     from speccascade_jax.data import batches
 
     sources = batches.sources(
-      self.task,
-      'train',
-      self.lengths,
-      generated.num_examples,
-      vocabulary=self.vocabulary,
+      self.task, 'train', self.lengths, generated.num_examples, self.framing
     )
     length = self.lengths['targets']
-    words = _vocabulary(self.task, self.vocabulary)
+    words = (self.framing or task_framing(self.task)).vocabulary
     targets = distillation.generate_targets(
-      families.step_model(teacher, words.eos_id),
-      params,
+      families.step_model(teacher.config, words.eos_id),
+      teacher.params,
       sources,
       pathlib.Path(run_dir) / 'generated.jsonl',
-      teacher=native.digest(directory),
+      teacher=teacher.digest,
       temperature=generated.temperature,
       max_length=length,
       batch_size=generated.batch_size,
@@ -147,8 +131,25 @@ class Data:
 
     return stream
 
-  def validation(self) -> list[train_step.Batch]:
-    """The validation batches, in the host's memory."""
+  def scored(
+    self, model: families.Config, size: int | None
+  ) -> scored_tokens.ScoredTokens | None:
+    """The tokens that the loss is over; None for all."""
+    if size is None:
+      return None
+    from speccascade_jax.data import batches
+
+    counts = batches.token_counts(
+      self.task, 'train', self.lengths, model.vocab_size, self.framing
+    )
+    return scored_tokens.choose(counts, size, seed=self.seed)
+
+  def validation(self, num_examples: int | None) -> list[train_step.Batch]:
+    """The validation batches, in the host's memory.
+
+    Each of the size of a microbatch, so that it needs no more memory than
+    training does.
+    """
     from speccascade_jax.data import batches
 
     return list(
@@ -157,25 +158,72 @@ class Data:
         'validation',
         None,
         self.lengths,
-        batch_tokens=self.batch_tokens,
-        multiple_of=self.microbatches,
-        vocabulary=self.vocabulary,
+        batch_tokens=max(1, self.batch_tokens // self.microbatches),
+        framing=self.framing,
+        num_examples=num_examples,
       )
     )
 
 
-def load_initial(directory: str, model: families.Config) -> base.Params:
-  """The parameters to fine-tune, checked against the model to be trained."""
-  config, params = native.load(directory, dtype='float32')
-  found, wanted = (
-    dataclasses.replace(c, dropout_rate=0.0, dtype='float32')
-    for c in (config, model)
-  )
-  if found != wanted:
+def framing(
+  model: families.Config,
+  vocabulary: str | None,
+  *checkpoint_paths: str | None,
+) -> vocabularies.Framing | None:
+  """How texts become tokens of the model; None leaves that to the task.
+
+  Args:
+    model: to be trained.
+    vocabulary: a vocabulary's file, or a folder or checkpoint that has one;
+      None takes that of the checkpoints.
+    *checkpoint_paths: initial model and teacher, None where there is none.
+
+  Raises:
+    FileNotFoundError, CheckpointError: if there is no such vocabulary.
+    ValueError: if two of them differ, or the model scores fewer tokens.
+  """
+  found: dict[str, vocabularies.Vocabulary] = {}
+  if vocabulary is not None:
+    found[vocabulary] = _read_vocabulary(vocabulary)
+  for path in checkpoint_paths:
+    if path is not None and path not in found:
+      own = checkpoints.vocabulary_of(path)
+      if own is not None:
+        found[path] = own
+  if not found:
+    return None
+  (first, words), *others = found.items()
+  for name, other in others:
+    vocabularies.check_same(words, other, (first, name))
+  if words.size > model.vocab_size:
     raise ValueError(
-      f'{directory} holds a model of {found}; this run trains {wanted}.'
+      f'The vocabulary of {first} has {words.size} pieces, but the model '
+      f'scores {model.vocab_size}: it must score each of them.'
     )
-  return params
+  decoder_only = families.family_of(model).decoder_only
+  # As `loading` has it for decoding.
+  return vocabularies.Framing(words, decoder_only and words.bos_id is not None)
+
+
+def _read_vocabulary(path: str) -> vocabularies.Vocabulary:
+  local = hub.local(path)
+  if local.suffix == '.gguf':
+    return gguf_models.read_vocabulary(local)
+  return vocabularies.Vocabulary(local)
+
+
+def task_framing(task: str) -> vocabularies.Framing:
+  """A task's own vocabulary; its inputs end with an end of sequence."""
+  import seqio
+
+  from speccascade_jax import data  # noqa: F401  Registers the tasks.
+
+  pieces = seqio.get_mixture_or_task(task).output_features['targets'].vocabulary
+  # The file may lie in a bucket, which seqio reads.
+  codec = vocabularies.SentencePieces(
+    pieces.sp_model, pieces.sentencepiece_model_file
+  )
+  return vocabularies.Framing(vocabularies.Vocabulary(codec), bos_first=False)
 
 
 def check_objective(
@@ -187,8 +235,8 @@ def check_objective(
   wanted = 'teacher' in inspect.signature(objective).parameters
   if wanted and teacher is None:
     raise ValueError(
-      'train.teacher is None, but the objective follows a teacher: name the '
-      'folder of its native checkpoint.'
+      'train.teacher is None, but the objective follows a teacher: name its '
+      'checkpoint.'
     )
   if not wanted and (teacher is not None or generated is not None):
     raise ValueError(
@@ -197,25 +245,13 @@ def check_objective(
     )
 
 
-def load_teacher(
-  directory: str, model: families.Config
-) -> tuple[families.Config, base.Params]:
-  """A teacher whose distributions are over the tokens of `model`."""
-  config, params = native.load(directory, dtype='float32')
-  if config.vocab_size != model.vocab_size:
-    raise ValueError(
-      f'The teacher in {directory} scores {config.vocab_size} tokens, the '
-      f'student {model.vocab_size}; they need one vocabulary.'
-    )
-  return dataclasses.replace(config, dtype=model.dtype), params
-
-
 def scorer(
   model: families.Config,
   task: str,
   num_examples: int,
   lengths: Mapping[str, int],
-  vocabulary: str | None = None,
+  framed: vocabularies.Framing | None,
+  kept: base.Params,
 ) -> trainer.Score:
   """The task's metrics of greedy texts on part of the validation split.
 
@@ -228,13 +264,14 @@ def scorer(
       f'train.score_examples is {num_examples}, but the metric of {task} runs '
       'the programs that the model writes: set it to 0, and let evaluate do so.'
     )
-  words = _vocabulary(task, vocabulary)
+  framed = framed or task_framing(task)
+  words = framed.vocabulary
   step = families.step_model(model, words.eos_id)
 
   def score(params: base.Params) -> dict[str, float]:
-    decoder = pairs.Model(step, params, model)
+    decoder = pairs.Model(step, parts.merge(params, kept), model)
     evaluation = evaluator.evaluate(
-      pairs.Pair(decoder, decoder, words),
+      pairs.Pair(decoder, decoder, words, bos_first=framed.bos_first),
       examples,
       metric_fns,
       batch_size=50,
@@ -247,20 +284,17 @@ def scorer(
   return score
 
 
-def _vocabulary(task: str, path: str | None) -> vocabularies.Vocabulary:
-  """That of the file, or else the task's own, which may lie in a bucket."""
-  if path is not None:
-    return vocabularies.Vocabulary(path)
-  import seqio
+def check_data(task: str) -> None:
+  """Refuses data that are not there, without reading them.
 
-  from speccascade_jax import data  # noqa: F401  Registers the tasks.
+  Raises:
+    ValueError: if there is no such task, or it lacks a split.
+    FileNotFoundError: if the data set has not been prepared.
+  """
+  from speccascade_jax.data import batches
 
-  pieces = seqio.get_mixture_or_task(task).output_features['targets'].vocabulary
-  return vocabularies.Vocabulary(
-    vocabularies.SentencePieces(
-      pieces.sp_model, pieces.sentencepiece_model_file
-    )
-  )
+  for split in ('train', 'validation'):
+    batches.check(task, split)
 
 
 def tensorboard(folder: pathlib.Path) -> trainer.MetricWriter:

@@ -28,7 +28,11 @@ class Dense(nn.Module):
   out_dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x: base.Array) -> base.Array:
+  def __call__(
+    self, x: base.Array, chosen: base.Array | None = None
+  ) -> base.Array:
+    """`x [..., in]` to `[..., features]`, or to the `chosen [N]` of them."""
+
     def init(key, shape, dtype):
       return self.init_scale * _dense_init(key, shape, dtype)
 
@@ -38,6 +42,7 @@ class Dense(nn.Module):
       (x.shape[-1], self.features),
       jnp.float32,
     )
+    kernel = kernel if chosen is None else kernel[:, chosen]
     return jnp.matmul(
       x.astype(self.dtype),
       kernel.astype(self.dtype),
@@ -98,10 +103,16 @@ class Embed(nn.Module):
   def __call__(self, tokens: base.Array) -> base.Array:
     return self.embedding[tokens].astype(self.dtype)
 
-  def attend(self, x: base.Array) -> base.Array:
-    """Logits `[..., V]` of `x [..., E]`, summed in float32."""
+  def attend(
+    self, x: base.Array, scored: base.Array | None = None
+  ) -> base.Array:
+    """Logits `[..., V]` of `x [..., E]`, summed in float32.
+
+    Those of the N tokens `scored [N]` alone, `[..., N]`, where it is given.
+    """
+    rows = self.embedding if scored is None else self.embedding[scored]
     return jnp.matmul(
       x,
-      self.embedding.astype(self.dtype).T,
+      rows.astype(self.dtype).T,
       preferred_element_type=jnp.float32,
     )

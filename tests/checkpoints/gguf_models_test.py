@@ -31,7 +31,14 @@ _ARCHITECTURES = {
 }
 
 
-def write(path, name, change=lambda writer: None, kinds=None, add_vocab=True):
+def write(
+  path,
+  name,
+  change=lambda writer: None,
+  kinds=None,
+  add_vocab=True,
+  bos_id=None,
+):
   """A folder of the goldens as llama.cpp's converter writes it."""
   config, params = huggingface.load(GOLDENS / name, dtype='float32')
   kind = _ARCHITECTURES[name]
@@ -59,7 +66,7 @@ def write(path, name, change=lambda writer: None, kinds=None, add_vocab=True):
   if kind == 'gemma3':
     writer.add_rope_freq_base(config.rope_base)
   if add_vocab:
-    _write_vocabulary(writer)
+    _write_vocabulary(writer, bos_id)
   flat = {
     '/'.join(k.key for k in keys): np.asarray(value)
     for keys, value in jax.tree_util.tree_leaves_with_path(params)
@@ -84,14 +91,14 @@ def write(path, name, change=lambda writer: None, kinds=None, add_vocab=True):
   return path
 
 
-def _write_vocabulary(writer):
+def _write_vocabulary(writer, bos_id):
   words = sentencepiece.SentencePieceProcessor(model_file=str(_SPIECE))
   pieces, scores, types = [], [], []
   for i in range(words.get_piece_size()):
     kind = gguf.TokenType.NORMAL
     if words.is_byte(i):
       kind = gguf.TokenType.BYTE
-    elif words.is_control(i):
+    elif words.is_control(i) or i == bos_id:
       kind = gguf.TokenType.CONTROL
     elif words.is_unused(i):
       kind = gguf.TokenType.UNUSED
@@ -104,6 +111,8 @@ def _write_vocabulary(writer):
   writer.add_token_scores(scores)
   writer.add_token_types(types)
   writer.add_eos_token_id(words.eos_id())
+  if bos_id is not None:
+    writer.add_bos_token_id(bos_id)
   writer.add_unk_token_id(words.unk_id())
   writer.add_pad_token_id(0)
   writer.add_add_space_prefix(True)

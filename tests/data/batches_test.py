@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import seqio
 
+from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax.data import batches
 from speccascade_jax.data import bucketing
 from speccascade_jax.data import corpora
@@ -183,6 +184,68 @@ def test_token_batches_are_those_of_a_task_with_these_texts():
     batches.token_batches(tokens, short, 0, **options)
   with pytest.raises(ValueError, match='^0 texts'):
     batches.token_batches(batches.Tokens([], [], 1), LENGTHS, 0, **options)
+
+
+class _Letters:
+  """A vocabulary of another kind: a token a letter, a BOS, other numbers."""
+
+  size, eos_id, bos_id, unk_id = 0x10000, 3, 2, 1
+
+  def encode(self, text):
+    return [ord(letter) + 10 for letter in text]
+
+  def decode(self, ids):
+    return ''.join(chr(i - 10) for i in ids if i > 3)
+
+
+@pytest.mark.parametrize('bos_first', [True, False])
+def test_another_vocabulary_splits_the_texts_of_a_task(bos_first):
+  words = vocabularies.Vocabulary(_Letters())
+  framing = vocabularies.Framing(words, bos_first)
+  options = dict(batch_tokens=4096, framing=framing, num_examples=30)
+  lengths = {'inputs': 60, 'targets': 40}
+  made = batches.eval_batches(
+    'debian_continuation', SPLIT, None, lengths, **options
+  )
+  found = {row for batch in made for row in rows_of(batch)}
+  texts = batches.examples('debian_continuation', SPLIT, 30)
+  assert len(found) == len(texts)
+  whole = set()
+  for source, target in found:
+    special = source[0] if bos_first else source[-1]
+    assert special == (2 if bos_first else 3) and target[-1] == 3
+    whole.add((words.decode(x for x in source if x != 3), words.decode(target)))
+  assert any(len(e['source']) > 59 for e in texts)  # Some are cut.
+  assert whole == {
+    (
+      e['source'][-59:] if bos_first else e['source'][:59],
+      e['target'][:39],
+    )
+    for e in texts
+  }
+  first = next(stream('debian_continuation', lengths, framing=framing, seed=1))
+  own = next(stream('debian_continuation', lengths, seed=1))
+  assert first['encoder_inputs'].max() != own['encoder_inputs'].max()
+  assert set(first['encoder_inputs'][:, 0] == 2) == {bos_first}
+  sources = batches.sources('debian_continuation', SPLIT, lengths, 30, framing)
+  assert {tuple(ids) for ids in sources} == {source for source, _ in found}
+
+
+def test_a_task_that_keeps_no_texts_has_its_own_vocabulary_alone(monkeypatch):
+  rows = [{'inputs': np.array([5, 1]), 'targets': np.array([5, 1])}]
+  monkeypatch.setattr(batches, '_dataset', lambda *arguments: iter(rows))
+  monkeypatch.setattr(batches, '_keeps_texts', lambda step: True)
+  framing = vocabularies.Framing(vocabularies.Vocabulary(_Letters()), True)
+  with pytest.raises(ValueError, match='no texts to evaluate on or to split'):
+    batches.sources(EN_DE, 'test', LENGTHS, 1, framing)
+
+
+@pytest.mark.parametrize('count', [0, 1501])
+def test_as_many_examples_as_there_are(count):
+  with pytest.raises(ValueError, match=f'num_examples is {count};.* has 1500'):
+    batches.eval_batches(
+      EN_DE, SPLIT, None, LENGTHS, batch_tokens=64, num_examples=count
+    )
 
 
 @pytest.fixture

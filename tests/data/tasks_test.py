@@ -120,6 +120,23 @@ def test_what_is_cut_still_ends():
     assert row['inputs'][-1] == row['targets'][-1] == 1
 
 
+def test_a_continuation_is_what_follows_the_first_words():
+  task = seqio.get_mixture_or_task('debian_continuation')
+  dataset = task.get_dataset(None, 'test', shuffle=False)
+  sources = [pair.source for pair in corpora.read('debian_synopsis', 'test')]
+  counts = []
+  for row, whole in zip(dataset.as_numpy_iterator(), sources, strict=True):
+    prompt = row['inputs_pretokenized'].decode()
+    rest = row['targets_pretokenized'].decode()
+    assert prompt + rest == whole
+    assert not rest or rest[0] == ' '
+    counts.append((len(prompt.split()), bool(rest)))
+  # Eight words, and all of a text that has no more.
+  assert {count for count, more in counts if more} == {8}
+  assert max(count for count, more in counts if not more) <= 8
+  assert sum(more for _, more in counts) > 1450
+
+
 def test_metrics_are_the_tasks():
   names = {
     name: {

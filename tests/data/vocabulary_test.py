@@ -5,6 +5,7 @@ import importlib.util
 import pathlib
 
 import pytest
+import tokenizers
 
 from speccascade_jax import vocabulary as core
 from speccascade_jax.data import corpora
@@ -57,6 +58,22 @@ def test_text_comes_back(seqio_vocabulary, plain, text):
   assert seqio_vocabulary.encode(text) == ids
   assert seqio_vocabulary.decode(ids) == text
   assert seqio_vocabulary.encode_tf(text).numpy().tolist() == ids
+
+
+@pytest.mark.parametrize('kind', ['tokenizer.model', 'tokenizer.json'])
+def test_a_vocabulary_is_saved_for_a_checkpoint(plain, tmp_path, kind):
+  words = plain
+  if kind == 'tokenizer.json':
+    pieces = [(plain.piece(i), 0.0) for i in range(plain.size)]
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, 2))
+    tokenizer.save(str(tmp_path / 'other.json'))
+    words = core.Vocabulary(tmp_path / 'other.json')
+  path = words.save(tmp_path)
+  assert path == core.find(tmp_path) and path.name == kind
+  again = core.Vocabulary(tmp_path)
+  core.check_same(words, again, ('before', 'after'))
+  assert (again.size, again.eos_id) == (words.size, words.eos_id)
+  assert again.encode(GERMAN) == words.encode(GERMAN)
 
 
 def test_rare_characters_are_bytes(plain):

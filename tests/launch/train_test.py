@@ -125,7 +125,7 @@ def test_a_drafter_is_distilled_on_texts_of_its_verifier(
   [
     ('train.teacher="nowhere"', 'the objective follows no teacher'),
     ('train.objective=@distillation', 'train.teacher is None'),
-    ('train.initial="nowhere"', 'nowhere is not a directory'),
+    ('train.initial="nowhere"', 'There is no checkpoint at nowhere'),
   ],
 )
 def test_mistakes_end_in_a_message(tmp_path, capsys, binding, message):

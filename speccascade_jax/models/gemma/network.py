@@ -226,6 +226,7 @@ class Transformer(nn.Module):
     inputs: base.Array,
     targets: base.Array,
     deterministic: bool = True,
+    scored: base.Array | None = None,
   ) -> base.Array:
     """Teacher-forced logits `[B, T, V]` float32 of texts behind prompts.
 
@@ -234,6 +235,8 @@ class Transformer(nn.Module):
       targets: `[B, T]` int32, the texts shifted right behind a 0, as an
         encoder-decoder model reads them; the 0 stands for the prompt's end.
       deterministic: False draws dropout masks from the 'dropout' stream.
+      scored: `[N]` int32, the tokens whose logits are wanted, `[B, T, N]`;
+        None: all.
     """
     tokens, prompt = _joined(inputs, targets)
     x, _ = self.decoder(
@@ -242,7 +245,7 @@ class Transformer(nn.Module):
       deterministic=deterministic,
     )
     at = prompt[:, None] - 1 + jnp.arange(targets.shape[1])
-    return self._logits(jnp.take_along_axis(x, at[..., None], axis=1))
+    return self._logits(jnp.take_along_axis(x, at[..., None], axis=1), scored)
 
   def empty(self, batch: int, tokens: int, widest: int) -> GemmaCache:
     """A cache for texts of `tokens`, in calls of up to `widest` of them."""
@@ -310,8 +313,10 @@ class Transformer(nn.Module):
     scale = jnp.asarray(config.emb_dim**0.5, config.compute_dtype)
     return self.token_embedder(tokens) * scale
 
-  def _logits(self, x: base.Array) -> base.Array:
-    logits = self.token_embedder.attend(x)
+  def _logits(
+    self, x: base.Array, scored: base.Array | None = None
+  ) -> base.Array:
+    logits = self.token_embedder.attend(x, scored)
     return gemma_layers.softcap(logits, self.config.final_logit_softcap)
 
 

@@ -249,6 +249,7 @@ class Transformer(nn.Module):
     encoder_inputs: base.Array,
     decoder_inputs: base.Array,
     deterministic: bool = True,
+    scored: base.Array | None = None,
   ) -> base.Array:
     """Teacher-forced logits `[B, T, V]` float32.
 
@@ -256,6 +257,8 @@ class Transformer(nn.Module):
       encoder_inputs: `[B, S]` int32, right-padded with 0.
       decoder_inputs: `[B, T]` int32, the targets shifted right behind a 0.
       deterministic: False draws dropout masks from the 'dropout' stream.
+      scored: `[N]` int32, the tokens whose logits are wanted, `[B, T, N]`;
+        None: all.
     """
     encoded = self.encode(encoder_inputs, deterministic)
     length = decoder_inputs.shape[1]
@@ -268,7 +271,7 @@ class Transformer(nn.Module):
       _padding_bias(encoder_inputs != PAD_ID),
       deterministic=deterministic,
     )
-    return self._logits(x)
+    return self._logits(x, scored)
 
   def start(self, encoder_inputs: base.Array, slots: int) -> T5Cache:
     """Encodes the source and makes an empty cache of `slots` (L) slots."""
@@ -316,11 +319,13 @@ class Transformer(nn.Module):
     )
     return self._logits(x), cache
 
-  def _logits(self, x: base.Array) -> base.Array:
+  def _logits(
+    self, x: base.Array, scored: base.Array | None = None
+  ) -> base.Array:
     if self.config.logits_via_embedding:
       # Undoes the unit variance of the embedding (Mesh TensorFlow's rule).
-      return self.token_embedder.attend(x) * self.config.emb_dim**-0.5
-    return self.decoder.logits_dense(x)
+      return self.token_embedder.attend(x, scored) * self.config.emb_dim**-0.5
+    return self.decoder.logits_dense(x, scored)
 
 
 def _padding_bias(mask: base.Array) -> base.Array:

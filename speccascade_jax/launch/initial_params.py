@@ -1,0 +1,137 @@
+"""What `speccascade train` starts from: a checkpoint, a teacher, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import os
+
+import jax
+
+from speccascade_jax import base
+from speccascade_jax.checkpoints import hub
+from speccascade_jax.checkpoints import load as checkpoints
+from speccascade_jax.checkpoints import native
+from speccascade_jax.models import families
+from speccascade_jax.training import parts
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+  """A model that another one learns from.
+
+  Attributes:
+    config: its shape, computing in the student's type.
+    params: its parameters.
+    digest: changes with its files' content.
+  """
+
+  config: families.Config
+  params: base.Params
+  digest: str
+
+
+class Start:
+  """The parameters that a run starts from, checked before any is read."""
+
+  def __init__(
+    self,
+    model: families.Config,
+    initial: str | None = None,
+    teacher: str | None = None,
+    from_teacher: Mapping[str, str] | None = None,
+    frozen: Sequence[str] = (),
+  ):
+    """Compares shapes; see `gin/runs/train.gin` for the arguments.
+
+    Raises:
+      CheckpointError: if `initial` or `teacher` is no checkpoint.
+      ValueError: if they do not fit `model`, or a part is not there.
+    """
+    self._model, self._initial, self._teacher = model, initial, teacher
+    shapes = native.shapes(model)
+    self._frozen = parts.paths(_names(frozen), shapes, 'train.frozen')
+    if self._frozen == set(shapes):
+      raise ValueError(
+        f'train.frozen is {frozen!r}: that is the whole model, so that nothing '
+        'is left to train.'
+      )
+    if initial is not None:
+      _check_same_shape(initial, checkpoints.config_of(initial), model)
+    if teacher is None and from_teacher:
+      raise ValueError(
+        f'train.from_teacher is {dict(from_teacher)!r}, but there is no '
+        'train.teacher to take it from.'
+      )
+    self._copied: dict[str, str] = {}
+    if teacher is not None:
+      config = checkpoints.config_of(teacher)
+      _check_same_tokens(teacher, config, model)
+      self._copied = parts.copies(
+        from_teacher or {}, shapes, native.shapes(config)
+      )
+
+  def load_teacher(self) -> Teacher | None:
+    """The teacher, in float32; None if there is none."""
+    if self._teacher is None:
+      return None
+    found = checkpoints.load(self._teacher, dtype='float32')
+    config = dataclasses.replace(found.config, dtype=self._model.dtype)
+    digest = found.digest
+    if found.format == 'native':
+      # Of every byte, and what older runs have recorded.
+      digest = native.digest(os.fspath(hub.local(self._teacher)))
+    return Teacher(config, found.params, digest)
+
+  def load(
+    self, seed: int, teacher: Teacher | None
+  ) -> tuple[base.Params, base.Params]:
+    """The parameters to train, and those that stay as they are.
+
+    Args:
+      seed: of fresh ones.
+      teacher: what `load_teacher` gave; parts that stay the teacher's are its
+        own arrays.
+    """
+    if self._initial is None:
+      key = jax.random.key(seed)
+      params = parts.init_except(self._model, key, self._copied)
+    else:
+      params = checkpoints.load(self._initial, dtype='float32').params
+    if teacher is not None:
+      params = parts.borrow(params, self._copied, teacher.params)
+    return parts.split(params, self._frozen)
+
+
+def _names(frozen: str | Sequence[str]) -> tuple[str, ...]:
+  return (frozen,) if isinstance(frozen, str) else tuple(frozen)
+
+
+def _check_same_shape(
+  path: str, config: families.Config, model: families.Config
+) -> None:
+  found, wanted = (
+    dataclasses.replace(c, dropout_rate=0.0, dtype='float32')
+    for c in (config, model)
+  )
+  if found != wanted:
+    raise ValueError(
+      f'{path} holds a model of {found}; this run trains {wanted}.'
+    )
+
+
+def _check_same_tokens(
+  path: str, config: families.Config, model: families.Config
+) -> None:
+  if config.vocab_size != model.vocab_size:
+    raise ValueError(
+      f'The teacher in {path} scores {config.vocab_size} tokens, the student '
+      f'{model.vocab_size}; they need one vocabulary.'
+    )
+  kinds = [families.family_of(c) for c in (config, model)]
+  if kinds[0].decoder_only != kinds[1].decoder_only:
+    names = [families.name_of(c) for c in (config, model)]
+    raise ValueError(
+      f'The teacher in {path} is a {names[0]}, the student a {names[1]}: one '
+      'has an encoder, the other has none.'
+    )
