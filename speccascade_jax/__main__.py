@@ -19,6 +19,7 @@ COMMANDS = {
   'sweep': 'quality and latency of methods over alpha, gamma and temperature',
   'tune': 'the best method and settings under a constraint, as gin files',
   'report': 'tables, figures and an HTML page from the folder of a sweep',
+  'bench': 'time of single calls, rounds and methods, and their floors',
   'generate': 'text from the command line or a file, traced if wanted',
 }
 
