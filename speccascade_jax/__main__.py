@@ -20,6 +20,7 @@ COMMANDS = {
   'tune': 'the best method and settings under a constraint, as gin files',
   'calibrate': 'how reliable confidences are, and temperatures for them',
   'report': 'tables, figures and an HTML page from the folder of a run',
+  'bench': 'time of single calls, rounds and methods, and their floors',
   'generate': 'text from the command line or a file, traced if wanted',
 }
 
@@ -51,12 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     hint = f'did you mean {close[0]}?' if close else f'{", ".join(COMMANDS)}.'
     print(f'speccascade: no command {command!r}; {hint}', file=sys.stderr)
     return 2
+  from speccascade_jax.launch import compiled
   from speccascade_jax.launch import quiet
 
   quiet.set_environment()
   module = importlib.import_module(f'speccascade_jax.launch.{command}')
   try:
     with _short_warnings():
+      compiled.keep()
       module.main(rest)
   except (ValueError, OSError) as error:
     if not _is_for_the_user(error):

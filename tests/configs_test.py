@@ -2,11 +2,9 @@
 
 import importlib
 import importlib.util
-import math
 import pathlib
 import re
 
-import jax
 import pytest
 
 from gin import config_parser
@@ -96,11 +94,6 @@ def build_method(*, method):
   """Stands for a command that takes a method."""
 
 
-def _num_parameters(config):
-  leaves = jax.tree.leaves(families.abstract_params(config))
-  return sum(math.prod(leaf.shape) for leaf in leaves)
-
-
 def test_there_is_something_to_test():
   assert len(_FRAGMENTS) > 20
   assert 'configs/quickstart.gin' in _LEAVES
@@ -127,7 +120,7 @@ def test_a_published_model_has_its_published_size(file):
   config = _build(build_model, file, bindings=bindings)['config']
   assert isinstance(config, cls)
   count = _PARAMETERS[pathlib.Path(file).stem]
-  assert _num_parameters(config) == count
+  assert families.num_parameters(config) == count
   # The figure that the file itself states.
   assert f'# {count:,} parameters.' in (_ROOT / file).read_text()
 
@@ -205,7 +198,7 @@ def _check_calibration(arguments):
 
 
 def _check_model(arguments):
-  assert _num_parameters(arguments['model']) > 0
+  assert families.num_parameters(arguments['model']) > 0
   _check_task(arguments['task'], 'train')
 
 
@@ -213,7 +206,23 @@ def _check_pair(arguments):
   assert 'verifier' in arguments['pair'] or arguments['pair'] in zoo.names()
 
 
+def _check_bench(arguments):
+  assert methods_lib.expand(
+    arguments['methods'], gammas=(arguments['gamma'],), temperatures=(0.0,)
+  )
+  if arguments['pair'] is not None:
+    _check_pair(arguments)
+  else:
+    sizes = [
+      families.num_parameters(arguments[name])
+      for name in ('drafter', 'verifier')
+    ]
+    named = [_PARAMETERS['t5_1_1_small'], _PARAMETERS['t5_1_1_base']]
+    assert sizes == named
+
+
 _CHECKS = {
+  'bench': _check_bench,
   'generate': _check_pair,
   'train': _check_model,
   'sweep': _check_grid,

@@ -7,6 +7,10 @@ import pathlib
 # leaves out LLVM's optimisations, not XLA's: two thirds of the time. To test
 # what users run: XLA_FLAGS= make test
 os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+# The commands would keep programs in the user's own cache folder. Keeping them
+# for the tests alone does not pay: few are asked for twice, and a cold run took
+# 53 s with such a folder and 45 s without (the launch tests).
+os.environ.setdefault('JAX_ENABLE_COMPILATION_CACHE', '0')
 
 import jax
 import pytest

@@ -48,7 +48,8 @@ _MAY_IMPORT = {
   'reports': set(),
   'data': {'vocabulary'},
   'training': _CORE | _MODELS | {'data', 'decoding'},
-  'launch': _API | {'data', 'evaluation', 'reports', 'training'},
+  'benchmarks': _API,
+  'launch': _API | {'data', 'evaluation', 'reports', 'training', 'benchmarks'},
   # Named in gin files of T5X alone; nothing imports it.
   'inside_t5x': _API,
   '__main__': {'launch'},

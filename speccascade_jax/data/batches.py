@@ -1,7 +1,8 @@
 """Batches for the trainer, and examples for the evaluator.
 
 seqio reads, prefixes and tokenises; its tasks and mixtures are what `task`
-names, and a `framing` with another vocabulary may take the place of theirs. Examples are texts, for models that bring a vocabulary of their own.
+names, and a `framing` with another vocabulary may take the place of theirs.
+Examples are texts, for models that bring a vocabulary of their own.
 
 For the trainer, what follows is NumPy instead of seqio's converters and
 tf.data: the shipped corpora are some 50,000 short texts, 20 MB of token ids,

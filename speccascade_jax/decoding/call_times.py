@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 import functools
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,17 @@ def quickest_ms(
   repeats: int = 15,
 ) -> dict[str, float]:
   """Milliseconds of one call in each program, in the quickest repeat."""
+  found = turns(timed, repeats=repeats)
+  return {
+    name: float(f'{min(values) * 1e3 / calls:.6g}')
+    for name, values in found.items()
+  }
+
+
+def turns(
+  timed: Mapping[str, Callable[[], Any]], *, repeats: int
+) -> dict[str, list[float]]:
+  """Seconds that each program takes in each of `repeats` turns."""
   for program in timed.values():
     jax.block_until_ready(program())  # Compiles.
   found: dict[str, list[float]] = {name: [] for name in timed}
@@ -81,8 +93,8 @@ def quickest_ms(
     for name in names[turn % len(names) :] + names[: turn % len(names)]:
       start = time.perf_counter()
       jax.block_until_ready(timed[name]())
-      found[name].append((time.perf_counter() - start) * 1e3 / calls)
-  return {name: float(f'{min(values):.6g}') for name, values in found.items()}
+      found[name].append(time.perf_counter() - start)
+  return found
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'calls', 'room'))

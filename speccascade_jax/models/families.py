@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import math
 from typing import Any
 
 from flax import linen as nn
@@ -89,6 +90,12 @@ def init(config: Config, key: base.Array) -> base.Params:
 def abstract_params(config: Config) -> base.Params:
   """What `init` gives as `ShapeDtypeStruct`s boxed with their logical axes."""
   return jax.eval_shape(_initializer(config), jax.random.key(0))
+
+
+def num_parameters(config: Config) -> int:
+  """How many numbers a model of this shape has."""
+  leaves = jax.tree.leaves(abstract_params(config))
+  return sum(math.prod(leaf.shape) for leaf in leaves)
 
 
 def _initializer(config: Config) -> Callable[[base.Array], base.Params]:

@@ -1,0 +1,106 @@
+"""What XLA makes of the loops: caches are updated where they lie.
+
+A copy of a cache in a loop's body would cost every step as much as reading the
+whole cache, and nothing in the results would tell.
+"""
+
+import functools
+import re
+
+from flax.core import meta
+import jax
+import jax.numpy as jnp
+import pytest
+
+from speccascade_jax import deferral
+from speccascade_jax import distributions
+from speccascade_jax import verification
+from speccascade_jax.decoding import autoregressive
+from speccascade_jax.decoding import speculative
+from speccascade_jax.models import families
+from speccascade_jax.models.t5 import config as t5_config
+
+# Numbers that occur in no other shape, so that a cache is known by its own.
+_HEADS, _HEAD_DIM, _LENGTH, _GAMMA = 3, 8, 37, 4
+_CONFIG = t5_config.T5Config(
+  vocab_size=64,
+  emb_dim=16,
+  num_heads=_HEADS,
+  head_dim=_HEAD_DIM,
+  mlp_dim=32,
+  num_encoder_layers=1,
+  num_decoder_layers=2,
+)
+_COPY = re.compile(r'= f32\[([\d,]+)\]\S* (copy|copy-start)\(')
+
+
+def _copies_in_loops(text, sizes):
+  """Copies of arrays of these sizes outside of the entry computation."""
+  found, entry = [], False
+  for line in text.splitlines():
+    if line.rstrip().endswith('{') and not line.startswith(' '):
+      entry = line.startswith('ENTRY')
+    match = _COPY.search(line)
+    if match and not entry:
+      count = 1
+      for n in match[1].split(','):
+        count *= int(n)
+      if count in sizes:
+        found.append(line.strip())
+  return found
+
+
+def _lowered(loop, batch):
+  model = families.step_model(_CONFIG)
+  params = meta.unbox(families.abstract_params(_CONFIG))
+  inputs = jax.ShapeDtypeStruct((batch, 11), jnp.int32)
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
+  number = jax.ShapeDtypeStruct((), jnp.float32)
+  common = dict(
+    max_length=_LENGTH, scaling=distributions.Scaling(), trace=False
+  )
+  if loop == 'autoregressive':
+    return autoregressive._decode.lower(  # pylint: disable=protected-access
+      model, params, inputs, keys, number, None, role=2, **common
+    )
+  return speculative._decode.lower(  # pylint: disable=protected-access
+    *(model, model, params, params, inputs, keys, number, number),
+    *(None, None, None),
+    rule=deferral.opt,
+    gamma=_GAMMA,
+    verify=verification.verify_tokens,
+    **common,
+  )
+
+
+def _sizes(batch):
+  slots = (_LENGTH, _LENGTH + _GAMMA)
+  return {batch * _HEADS * n * _HEAD_DIM for n in slots}
+
+
+@pytest.mark.parametrize('batch', [1, 3])
+@pytest.mark.parametrize('loop', ['autoregressive', 'speculative'])
+def test_no_loop_copies_a_cache(loop, batch):
+  text = _lowered(loop, batch).compile().as_text()
+  # There are caches of these sizes in the program, or nothing is tested.
+  shapes = [f'f32[{batch},{_HEADS},{_LENGTH + k},{_HEAD_DIM}]' for k in (0, 4)]
+  assert any(shape in text for shape in shapes)
+  assert _copies_in_loops(text, _sizes(batch)) == []
+
+
+def test_a_copy_would_be_found():
+  """A loop that changes the array and also needs it as it was."""
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def loop(cache):
+    def body(i, carry):
+      cache, total = carry
+      new = cache.at[0, 0, i].set(1.0)
+      return new, total + cache[0, 0, ::-1] * new[0, 0]
+
+    shape = (_LENGTH, _HEAD_DIM)
+    return jax.lax.fori_loop(0, 5, body, (cache, jnp.zeros(shape)))
+
+  cache = jnp.zeros((1, _HEADS, _LENGTH, _HEAD_DIM))
+  text = loop.lower(cache).compile().as_text()
+  assert _copies_in_loops(text, _sizes(1))
