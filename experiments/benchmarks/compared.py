@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from experiments.benchmarks import embedded
+from experiments.benchmarks import shapes
 import speccascade_jax as sc
 from speccascade_jax import pair as pairs
 from speccascade_jax import vocabulary as vocabularies
@@ -25,23 +26,6 @@ from speccascade_jax.data import corpora
 from speccascade_jax.models import families
 from speccascade_jax.models.t5 import config as t5_config
 
-SMALL = t5_config.T5Config(  # t5_1_1_small
-  vocab_size=32128,
-  emb_dim=512,
-  num_heads=6,
-  head_dim=64,
-  mlp_dim=1024,
-  num_encoder_layers=8,
-  num_decoder_layers=8,
-)
-BASE = dataclasses.replace(  # t5_1_1_base
-  SMALL,
-  emb_dim=768,
-  num_heads=12,
-  mlp_dim=2048,
-  num_encoder_layers=12,
-  num_decoder_layers=12,
-)
 _TINY = t5_config.T5Config(
   vocab_size=96,
   emb_dim=16,
@@ -51,16 +35,11 @@ _TINY = t5_config.T5Config(
   num_encoder_layers=1,
   num_decoder_layers=1,
 )
-# Drafter and verifier of the pairs with random weights.
-SHAPES = {
-  'random': (SMALL, BASE),
-  'embedded': (SMALL, BASE),
-  'tiny': (
-    _TINY,
-    dataclasses.replace(_TINY, emb_dim=24, num_heads=3, num_decoder_layers=2),
-  ),
-}
-NAMES = ('debian', *SHAPES)
+_TINY_PAIR = (
+  _TINY,
+  dataclasses.replace(_TINY, emb_dim=24, num_heads=3, num_decoder_layers=2),
+)
+NAMES = ('debian', 'random', 'embedded', 'tiny')
 
 INPUT_LENGTH = 64  # Tokens of an input to random weights, EOS included.
 MAX_LENGTH = 128
@@ -120,9 +99,9 @@ def load(name: str, num_prompts: int = 1) -> Compared:
     prompts = [prefix + line.source for line in lines]
   else:
     pair = _random(name)
-    rng = np.random.default_rng(0)
     size = (num_prompts, INPUT_LENGTH - 1)
-    rows = rng.integers(3, SHAPES[name][0].vocab_size, size)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(3, pair.vocabulary.size, size)
     prompts = [' '.join(map(str, row)) for row in rows]
   words = pair.vocabulary
   inputs = [[*words.encode(text), words.eos_id] for text in prompts]
@@ -142,7 +121,10 @@ def export_model(model: pairs.Model, folder: pathlib.Path) -> None:
 
 
 def _random(name: str) -> pairs.Pair:
-  small, large = SHAPES[name]
+  if name == 'tiny':
+    small, large = _TINY_PAIR
+  else:
+    small, large = map(shapes.named, ('t5_1_1_small', 't5_1_1_base'))
   models = {'drafter': (small, _params(small, 0))}
   if name == 'embedded':
     models['verifier'] = embedded.embed(*models['drafter'], large)

@@ -130,6 +130,7 @@ def compare(name: str, num_prompts: int, rounds: int, mkl: bool) -> dict:
     )
     return out.tokens[0, : out.lengths[0]].tolist()
 
+  company = paired.Company()
   timings = paired.measure(
     {OURS: ours, THEIRS: worker.answer}, num_prompts=num_prompts, rounds=rounds
   )
@@ -145,6 +146,7 @@ def compare(name: str, num_prompts: int, rounds: int, mkl: bool) -> dict:
       'ctranslate2': worker.about['version'],
     },
     'commit': environment.commit(),
+    'cores_used_by_others': company.used(),
     'ms_per_token': {name: t.summary() for name, t in timings.items()},
     'ratios': {f'{THEIRS} / {OURS}': paired.ratio(other, one)},
     'checks': {'same tokens': paired.same_answers(one, other)},

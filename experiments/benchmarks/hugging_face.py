@@ -2,7 +2,7 @@
 
     pip install -r experiments/benchmarks/requirements.txt
     python -m experiments.benchmarks.hugging_face debian --num_prompts=20
-    python -m experiments.benchmarks.hugging_face embedded --gamma=4
+    python -m experiments.benchmarks.hugging_face embedded --gamma 4 8 20
 
 Greedy, batch 1, float32, each library at its default and on all cores: the
 verifier alone against `generate`, lossless speculative decoding against
@@ -13,6 +13,7 @@ same tokens. transformers is handed token ids, this package texts.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 import pathlib
 import tempfile
 
@@ -59,7 +60,8 @@ class Assisted:
     Args:
       i: the prompt.
       gamma: tokens of a block.
-      mask: pass `decoder_attention_mask`.
+      mask: pass `decoder_attention_mask`; without it, in some versions, the
+        drafter is fed its whole prefix again, which costs rounds.
     """
     config = self.drafter.generation_config
     config.num_assistant_tokens = gamma
@@ -69,6 +71,13 @@ class Assisted:
     if mask:
       options['decoder_attention_mask'] = torch.ones((1, 1), dtype=torch.long)
     return self._generate(i, **options)
+
+  def count_calls(self, num_prompts: int, gamma: int, mask: bool) -> list[int]:
+    """The verifier's and the drafter's calls for all prompts."""
+    before = list(self.calls.values())
+    for i in range(num_prompts):
+      self.assisted(i, gamma, mask)
+    return [a - b for a, b in zip(self.calls.values(), before, strict=True)]
 
   def _generate(self, i: int, **options) -> list[int]:
     ids = self.inputs[i]
@@ -84,46 +93,56 @@ class Assisted:
     return answer[0, 1:].tolist()  # Without the start token.
 
 
-def compare(name: str, gamma: int, num_prompts: int, rounds: int) -> dict:
+def compare(
+  name: str, gammas: Sequence[int], num_prompts: int, rounds: int
+) -> dict:
   """Times both libraries on a pair; the result as it is written."""
   compared = compared_pairs.load(name, num_prompts)
   with tempfile.TemporaryDirectory() as folder:
     compared_pairs.export(compared.pair, pathlib.Path(folder))
     theirs = Assisted(pathlib.Path(folder), compared.inputs)
-  mask, rounds_of = _better_mask(theirs, gamma)
-  verifier_calls = []
 
-  def ours(i: int, model: str) -> list[int]:
-    out = compared.pair.generate(
-      [compared.prompts[i]],
-      model=model,
-      gamma=gamma,
-      max_length=compared_pairs.MAX_LENGTH,
+  def ours(i: int, **options):
+    return compared.pair.generate(
+      [compared.prompts[i]], max_length=compared_pairs.MAX_LENGTH, **options
     )
-    if model == 'pair':
-      verifier_calls.append(int(out.stats['verifier_calls'][0]))
+
+  def tokens(out) -> list[int]:
     return out.tokens[0, : out.lengths[0]].tolist()
 
-  alone, drafted = 'verifier alone', f'gamma {gamma}'
-  timings = paired.measure(
-    {
-      f'{OURS}, {alone}': lambda i: ours(i, 'verifier'),
-      f'{THEIRS}, {alone}': theirs.alone,
-      f'{OURS}, {drafted}': lambda i: ours(i, 'pair'),
-      f'{THEIRS}, {drafted}': lambda i: theirs.assisted(i, gamma, mask),
-    },
-    num_prompts=num_prompts,
-    rounds=rounds,
-  )
-  before = dict(theirs.calls)
-  for i in range(num_prompts):
-    theirs.assisted(i, gamma, mask)
-  calls = {k: theirs.calls[k] - before[k] for k in before}
-  ratios, checks = {}, {}
-  for what in (alone, drafted):
+  alone = 'verifier alone'
+  sides = {
+    f'{OURS}, {alone}': lambda i: tokens(ours(i, model='verifier')),
+    f'{THEIRS}, {alone}': theirs.alone,
+  }
+  calls = {}
+  for gamma in gammas:
+    without, with_mask = (
+      theirs.count_calls(num_prompts, gamma, mask) for mask in (False, True)
+    )
+    mask = with_mask <= without
+    sides |= {
+      f'{OURS}, gamma {gamma}': lambda i, g=gamma: tokens(ours(i, gamma=g)),
+      f'{THEIRS}, gamma {gamma}': lambda i, g=gamma, m=mask: theirs.assisted(
+        i, g, m
+      ),
+    }
+    stats = [ours(i, gamma=gamma).stats for i in range(num_prompts)]
+    calls[f'gamma {gamma}'] = {
+      OURS: [
+        int(sum(s[n][0] for s in stats))
+        for n in ('verifier_calls', 'drafter_steps')
+      ],
+      f'{THEIRS} without decoder_attention_mask': without,
+      f'{THEIRS} with it': with_mask,
+    }
+  company = paired.Company()
+  timings = paired.measure(sides, num_prompts=num_prompts, rounds=rounds)
+  ratios, same = {}, {}
+  for what in (alone, *calls):
     one, other = timings[f'{OURS}, {what}'], timings[f'{THEIRS}, {what}']
     ratios[f'{THEIRS} / {OURS}, {what}'] = paired.ratio(other, one)
-    checks[f'same tokens, {what}'] = paired.same_answers(one, other)
+    same[f'same tokens, {what}'] = paired.same_answers(one, other)
   return {
     'title': f'{name}: {num_prompts} prompts, {rounds} rounds, float32, greedy',
     'device': environment.device(),
@@ -134,38 +153,25 @@ def compare(name: str, gamma: int, num_prompts: int, rounds: int) -> dict:
       'transformers': transformers.__version__,
     },
     'commit': environment.commit(),
+    'cores_used_by_others': company.used(),
     'ms_per_token': {name: t.summary() for name, t in timings.items()},
     'ratios': ratios,
-    'checks': {
-      **checks,
-      f'{OURS}, verifier calls': sum(verifier_calls[:num_prompts]),
-      f'{THEIRS}, verifier calls': calls['verifier'],
-      f'{THEIRS}, drafter calls': calls['drafter'],
-      f'{THEIRS}, decoder_attention_mask passed': mask,
-      f'{THEIRS}, calls with and without it (verifier, drafter)': rounds_of,
-    },
+    'checks': same
+    | {f'verifier and drafter calls, {k}': v for k, v in calls.items()},
   }
-
-
-def _better_mask(theirs: Assisted, gamma: int) -> tuple[bool, dict]:
-  """Whether assisted generation takes fewer calls with the decoder's mask.
-
-  In some versions an encoder-decoder's assistant is fed its whole prefix again
-  unless a mask is passed, which costs it rounds.
-  """
-  found = {}
-  for mask in (True, False):
-    before = dict(theirs.calls)
-    theirs.assisted(0, gamma, mask)
-    found[mask] = [theirs.calls[k] - before[k] for k in before]
-  return found[True] <= found[False], {str(k): v for k, v in found.items()}
 
 
 def main() -> None:
   """Compares, prints and writes."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('name', choices=compared_pairs.NAMES)
-  parser.add_argument('--gamma', type=int, default=5)
+  parser.add_argument(
+    '--gamma',
+    type=int,
+    nargs='*',
+    default=[5],
+    help='tokens of a block; any number of them, none for the verifier alone',
+  )
   parser.add_argument('--num_prompts', type=int, default=1)
   parser.add_argument('--rounds', type=int, default=5)
   parser.add_argument('--output', type=pathlib.Path, help='a JSON file')

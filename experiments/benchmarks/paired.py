@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 import numpy as np
+import psutil
 
 # The threads of OpenMP, which the others run on, spin for up to 0.2 s after
 # their work, and would take a core from whoever is next.
@@ -43,6 +44,33 @@ class Timing:
       **_spread('ms_per_token', self.ms_per_token),
       'tokens': sum(map(len, self.answers)),
     }
+
+
+class Company:
+  """How busy the machine was with other work, from now on.
+
+  A library whose threads wait for each other at every layer suffers more from
+  a core that is taken than one that does not.
+  """
+
+  def __init__(self):
+    self._busy, self._own = self._clocks()
+    self._start = time.perf_counter()
+
+  def used(self) -> float:
+    """Cores that others used on average."""
+    busy, own = self._clocks()
+    others = busy - self._busy - (own - self._own)
+    return round(max(0.0, others) / (time.perf_counter() - self._start), 2)
+
+  def _clocks(self) -> tuple[float, float]:
+    """Seconds of all cores together, and of this process and its children."""
+    process = psutil.Process()
+    family = [process, *process.children(recursive=True)]
+    own = sum(sum(p.cpu_times()[:2]) for p in family)
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, 'iowait', 0.0)
+    return sum(times[:8]) - idle, own
 
 
 def measure(
@@ -91,7 +119,10 @@ def cores() -> int:
 def write(path: pathlib.Path | None, result: Mapping[str, Any]) -> None:
   """Writes a result as JSON, and prints it as a table."""
   rows = result['ms_per_token']
-  print(f'\n{result["title"]} ({result["device"]})')
+  print(
+    f'\n{result["title"]} ({result["device"]}; meanwhile others used '
+    f'{result["cores_used_by_others"]} cores)'
+  )
   print('| | ms/token | range |\n|---|---:|---:|')
   for name, row in rows.items():
     low, high = row['ms_per_token_min'], row['ms_per_token_max']

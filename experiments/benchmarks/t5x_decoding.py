@@ -92,6 +92,7 @@ def compare(name: str, num_prompts: int, rounds: int) -> dict:
 
   eos_id = pair.vocabulary.eos_id
   theirs = answering(pair.verifier, compared.inputs, eos_id)
+  company = paired.Company()
   timings = paired.measure(
     {OURS: ours, THEIRS: theirs}, num_prompts=num_prompts, rounds=rounds
   )
@@ -102,6 +103,7 @@ def compare(name: str, num_prompts: int, rounds: int) -> dict:
     'device': environment.device(),
     'versions': environment.versions(),
     'commit': environment.commit(),
+    'cores_used_by_others': company.used(),
     'ms_per_token': {name: t.summary() for name, t in timings.items()},
     'ratios': {f'{THEIRS} / {OURS}': paired.ratio(other, one)},
     'checks': {'same tokens': paired.same_answers(one, other)},
