@@ -134,6 +134,7 @@ def compare(name: str, num_prompts: int, rounds: int, mkl: bool) -> dict:
   timings = paired.measure(
     {OURS: ours, THEIRS: worker.answer}, num_prompts=num_prompts, rounds=rounds
   )
+  others = company.used()  # While the worker still is one of our own.
   worker.close()
   one, other = timings[OURS], timings[THEIRS]
   return {
@@ -146,7 +147,7 @@ def compare(name: str, num_prompts: int, rounds: int, mkl: bool) -> dict:
       'ctranslate2': worker.about['version'],
     },
     'commit': environment.commit(),
-    'cores_used_by_others': company.used(),
+    'cores_used_by_others': others,
     'ms_per_token': {name: t.summary() for name, t in timings.items()},
     'ratios': {f'{THEIRS} / {OURS}': paired.ratio(other, one)},
     'checks': {'same tokens': paired.same_answers(one, other)},
