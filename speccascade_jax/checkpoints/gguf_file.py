@@ -67,6 +67,7 @@ class File:
     path: for messages.
     metadata: by key, such as 'gemma3.block_count'; arrays are lists.
     shapes: of all tensors, by name.
+    dtypes: likewise: what a tensor is read as, or its type if it is not read.
   """
 
   def __init__(self, path: pathlib.Path):
@@ -84,6 +85,11 @@ class File:
         f'{error}'
       ) from None
     self.shapes = {name: t.shape for name, t in self._tensors.items()}
+    # As they are read, where they are.
+    self.dtypes = {
+      name: 'float32' if t.kind.name in _READ else t.kind.name
+      for name, t in self._tensors.items()
+    }
 
   def _read_header(self, cursor: _Cursor) -> None:
     if cursor.take(4) != _MAGIC:

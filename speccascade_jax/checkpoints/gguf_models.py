@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from typing import Any
@@ -59,8 +60,11 @@ def load(
   table = table_of(config)
   # Tied embeddings are sometimes written twice.
   copies = {'output.weight'} - set(table)
+  translate.check(file, table, config, copies)
+  # First, for it takes the least time to be refused.
+  words = vocabulary_of(file)
   params = translate.load(file, table, config, dtype, copies, place)
-  return config, params, vocabulary_of(file)
+  return config, params, words
 
 
 def read_config(path: str | os.PathLike[str]) -> families.Config:
@@ -90,6 +94,11 @@ class _Metadata:
       raise errors.CheckpointError(f'{self._file.path} does not say {name}.')
     return self._file.metadata[name]
 
+  def rounded(self, key: str) -> Any:
+    """A number that is stored as a float32: 1e-6 as 9.99999997e-07."""
+    value = self[key]
+    return float(f'{value:.6g}') if isinstance(value, float) else value
+
 
 def config_of(file: gguf_file.File) -> families.Config:
   """The model's shape; CheckpointError if it is none that is read."""
@@ -97,7 +106,7 @@ def config_of(file: gguf_file.File) -> families.Config:
   metadata = _Metadata(file, str(kind))
   if kind not in (*_GEMMA, 't5'):
     raise errors.CheckpointError(
-      f'{file.path} holds a {kind!r}; {", ".join([*_GEMMA, "t5"])} are read.'
+      f'{file.path} holds a {kind!r:.80}; {", ".join([*_GEMMA, "t5"])} are read.'
     )
   if len(file.shapes.get('token_embd.weight', ())) != 2:
     raise errors.CheckpointError(f'{file.path} has no token_embd.weight.')
@@ -105,6 +114,8 @@ def config_of(file: gguf_file.File) -> families.Config:
     if kind == 't5':
       return _t5_config(file, metadata)
     return _gemma_config(file, str(kind), metadata)
+  except errors.CheckpointError:
+    raise
   except (ValueError, TypeError) as error:
     raise errors.CheckpointError(f'{file.path}: {error}') from error
 
@@ -120,10 +131,6 @@ def _gemma_config(file, kind, metadata) -> gemma_config.GemmaConfig:
   local_base, factor = rope_base, 1.0
   if kind != 'gemma':
     settings['sliding_window'] = metadata['attention.sliding_window']
-    wide = depth == _WIDE[kind]
-    settings['query_pre_attn_scalar'] = float(
-      width // heads if wide else head_dim
-    )
   if kind == 'gemma2':
     settings['attn_logit_softcap'] = metadata['attn_logit_softcapping']
     settings['final_logit_softcap'] = metadata['final_logit_softcapping']
@@ -138,7 +145,7 @@ def _gemma_config(file, kind, metadata) -> gemma_config.GemmaConfig:
     # Zero stands for none.
     cap = metadata.get('final_logit_softcapping') or None
     settings['final_logit_softcap'] = cap
-  return gemma_config.GemmaConfig(
+  config = gemma_config.GemmaConfig(
     vocab_size=file.shapes['token_embd.weight'][0],
     emb_dim=width,
     num_layers=depth,
@@ -146,15 +153,16 @@ def _gemma_config(file, kind, metadata) -> gemma_config.GemmaConfig:
     num_kv_heads=metadata['attention.head_count_kv'],
     head_dim=head_dim,
     mlp_dim=metadata['feed_forward_length'],
-    rope_base=float(rope_base),
-    local_rope_base=float(local_base),
-    rope_scale_factor=float(factor),
-    # Stored as a float32: 9.99999997e-07.
-    rms_norm_epsilon=float(
-      f'{metadata["attention.layer_norm_rms_epsilon"]:.6g}'
-    ),
+    rope_base=rope_base,
+    local_rope_base=local_base,
+    rope_scale_factor=factor,
+    rms_norm_epsilon=metadata.rounded('attention.layer_norm_rms_epsilon'),
     **settings,
   )
+  if kind == 'gemma':
+    return config
+  scalar = width // heads if depth == _WIDE[kind] else head_dim
+  return dataclasses.replace(config, query_pre_attn_scalar=float(scalar))
 
 
 def _t5_config(file, metadata) -> t5_config.T5Config:
@@ -171,7 +179,7 @@ def _t5_config(file, metadata) -> t5_config.T5Config:
     mlp_activations=('gelu', 'linear') if gated else ('relu',),
     logits_via_embedding='output.weight' not in file.shapes,
     relative_attention_num_buckets=metadata['attention.relative_buckets_count'],
-    layer_norm_epsilon=float(f'{metadata["attention.layer_norm_epsilon"]:.6g}'),
+    layer_norm_epsilon=metadata.rounded('attention.layer_norm_epsilon'),
   )
 
 
@@ -284,18 +292,33 @@ def vocabulary_of(file: gguf_file.File) -> vocabularies.Vocabulary:
     'llama': sentencepiece_proto.TrainerSpec.BPE,
     't5': sentencepiece_proto.TrainerSpec.UNIGRAM,
   }
-  if metadata['model'] not in kinds:
+  kind = metadata['model']
+  if not isinstance(kind, str) or kind not in kinds:
     raise errors.CheckpointError(
-      f'{file.path} has a {metadata["model"]!r} tokenizer; '
-      f'{" and ".join(kinds)} are read.'
+      f'{file.path} has a {kind!r:.80} tokenizer; {" and ".join(kinds)} are '
+      'read.'
     )
+  try:
+    model = _sentencepiece(metadata, kinds[kind])
+    return vocabularies.Vocabulary(
+      vocabularies.SentencePieces(model.SerializeToString(), file.path)
+    )
+  except errors.CheckpointError:
+    raise
+  except (ValueError, TypeError, AttributeError) as error:
+    # Other kinds of values than there should be, and what the library refuses.
+    raise errors.CheckpointError(
+      f'{file.path} has a broken vocabulary: {error}'
+    ) from error
+
+
+def _sentencepiece(metadata: _Metadata, model_type: int) -> Any:
   pieces, scores, types = (
     metadata[key] for key in ('tokens', 'scores', 'token_type')
   )
   if not len(pieces) == len(scores) == len(types):
-    raise errors.CheckpointError(
-      f'{file.path} has {len(pieces)} tokens, {len(scores)} scores and '
-      f'{len(types)} types.'
+    raise ValueError(
+      f'{len(pieces)} tokens, {len(scores)} scores and {len(types)} types.'
     )
   model = sentencepiece_proto.ModelProto()
   unknown = metadata.get('unknown_token_id', 2)
@@ -310,7 +333,7 @@ def vocabulary_of(file: gguf_file.File) -> vocabularies.Vocabulary:
       kind = enum.NORMAL
     model.pieces.add(piece=piece, score=score, type=kind)
   trainer = model.trainer_spec
-  trainer.model_type = kinds[metadata['model']]
+  trainer.model_type = model_type
   trainer.vocab_size = len(pieces)
   trainer.byte_fallback = enum.BYTE in types
   trainer.unk_id = unknown
@@ -331,6 +354,4 @@ def vocabulary_of(file: gguf_file.File) -> vocabularies.Vocabulary:
   charsmap = metadata.get('precompiled_charsmap')
   if charsmap:
     normalizer.precompiled_charsmap = bytes(x & 255 for x in charsmap)
-  return vocabularies.Vocabulary(
-    vocabularies.SentencePieces(model.SerializeToString(), file.path)
-  )
+  return model

@@ -12,6 +12,7 @@ import pathlib
 from typing import Any
 
 from speccascade_jax.checkpoints import errors
+from speccascade_jax.models import config_checks
 from speccascade_jax.models import families
 from speccascade_jax.models.gemma import config as gemma_config
 from speccascade_jax.models.t5 import config as t5_config
@@ -96,14 +97,14 @@ def read(content: Mapping[str, Any], path: pathlib.Path) -> families.Config:
       would not compute the same here.
   """
   kind = content.get('model_type')
-  if kind in _TEXT_OF:
+  if isinstance(kind, str) and kind in _TEXT_OF:
     text = content.get('text_config')
     if not isinstance(text, Mapping):
       raise errors.CheckpointError(f'{path}: a {kind} without a text_config.')
     content, kind = text, _TEXT_OF[kind]
-  if kind not in _DEFAULTS:
+  if not isinstance(kind, str) or kind not in _DEFAULTS:
     raise errors.CheckpointError(
-      f'{path}: model_type {kind!r} is not read; known are '
+      f'{path}: model_type {kind!r:.80} is not read; known are '
       f'{", ".join([*_DEFAULTS, *_TEXT_OF])}.'
     )
   content = {**_DEFAULTS[kind], **content}
@@ -120,23 +121,24 @@ def _t5(content: Mapping[str, Any]) -> t5_config.T5Config:
     'gated-relu': ('relu', 'linear'),
   }
   feed_forward = content['feed_forward_proj']
-  if feed_forward not in activations:
+  if not isinstance(feed_forward, str) or feed_forward not in activations:
     raise ValueError(
-      f'feed_forward_proj {feed_forward!r} is not known; known are '
+      f'feed_forward_proj {feed_forward!r:.80} is not known; known are '
       f'{", ".join(activations)}.'
     )
   # transformers 5 says of every T5 that it is tied, and of v1.0, which is, that
   # its outputs are scaled; before, one word stood for both.
   tied = content.get('scale_decoder_outputs', content['tie_word_embeddings'])
+  layers = content['num_layers']
+  decoder_layers = content.get('num_decoder_layers')
   return t5_config.T5Config(
     vocab_size=content['vocab_size'],
     emb_dim=content['d_model'],
     num_heads=content['num_heads'],
     head_dim=content['d_kv'],
     mlp_dim=content['d_ff'],
-    num_encoder_layers=content['num_layers'],
-    num_decoder_layers=content.get('num_decoder_layers')
-    or content['num_layers'],
+    num_encoder_layers=layers,
+    num_decoder_layers=layers if decoder_layers is None else decoder_layers,
     mlp_activations=activations[feed_forward],
     logits_via_embedding=tied,
     relative_attention_num_buckets=content['relative_attention_num_buckets'],
@@ -161,17 +163,17 @@ def _gemma(kind: str, content: Mapping[str, Any]) -> gemma_config.GemmaConfig:
     settings = dict(
       attention_pattern=_pattern(content),
       sliding_window=content['sliding_window'],
-      query_pre_attn_scalar=float(content['query_pre_attn_scalar']),
+      query_pre_attn_scalar=content['query_pre_attn_scalar'],
       attn_logit_softcap=content['attn_logit_softcapping'],
       final_logit_softcap=content['final_logit_softcapping'],
       use_post_norms=True,
       use_qk_norm=kind == 'gemma3_text',
     )
-  ropes = content.get('rope_parameters') or {}
+  ropes = _object(content, 'rope_parameters')
   if kind == 'gemma3_text':
     local = content['rope_local_base_freq']
-    whole = ropes.get('full_attention') or content.get('rope_scaling') or {}
-    window = ropes.get('sliding_attention') or {}
+    whole = _object(ropes, 'full_attention') or _object(content, 'rope_scaling')
+    window = _object(ropes, 'sliding_attention')
     base = whole.get('rope_theta', base)
     local = window.get('rope_theta', local)
     scaled = _scale(whole)
@@ -189,12 +191,20 @@ def _gemma(kind: str, content: Mapping[str, Any]) -> gemma_config.GemmaConfig:
     num_kv_heads=content['num_key_value_heads'],
     head_dim=content['head_dim'],
     mlp_dim=content['intermediate_size'],
-    rope_base=float(base),
-    local_rope_base=float(local),
+    rope_base=base,
+    local_rope_base=local,
     rope_scale_factor=scaled,
     rms_norm_epsilon=content['rms_norm_eps'],
     **settings,
   )
+
+
+def _object(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+  """An object in an object; an empty one where there is none."""
+  value = content.get(key) or {}
+  if not isinstance(value, Mapping):
+    raise ValueError(f'{key} must hold an object, got {value!r:.80}.')
+  return value
 
 
 def _pattern(content: Mapping[str, Any]) -> tuple[str, ...]:
@@ -202,14 +212,27 @@ def _pattern(content: Mapping[str, Any]) -> tuple[str, ...]:
   depth, types = content['num_hidden_layers'], content.get('layer_types')
   if types is None:
     every = content.get('_sliding_window_pattern')
-    every = every or content['sliding_window_pattern']
+    every = content['sliding_window_pattern'] if every is None else every
+    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+      raise ValueError(
+        f'sliding_window_pattern must be a positive integer, got {every!r:.80}.'
+      )
+    if (
+      not isinstance(depth, int) or not 1 <= depth <= config_checks.MOST_LAYERS
+    ):
+      # Not one layer is made of a depth that the config will refuse.
+      return (gemma_config.LOCAL,)
     types = [
       'full_attention' if (i + 1) % every == 0 else 'sliding_attention'
       for i in range(depth)
     ]
-  unknown = sorted(set(types) - set(_LAYERS))
-  if unknown or len(types) != depth:
-    raise ValueError(f'layer_types {types!r} of {depth} layers.')
+  if (
+    not isinstance(types, list)
+    or len(types) != depth
+    or not types
+    or any(not isinstance(t, str) or t not in _LAYERS for t in types)
+  ):
+    raise ValueError(f'layer_types {types!r:.80} of {depth!r:.80} layers.')
   return gemma_config.shortest_pattern([_LAYERS[t] for t in types])
 
 
@@ -218,8 +241,8 @@ def _scale(rope: Mapping[str, Any]) -> float:
   if kind == 'default':
     return 1.0
   if kind == 'linear':
-    return float(rope['factor'])
-  raise ValueError(f'rope_type {kind!r} is not known, only linear.')
+    return rope['factor']
+  raise ValueError(f'rope_type {kind!r:.80} is not known, only linear.')
 
 
 def write(config: families.Config) -> dict[str, Any]:
@@ -239,6 +262,12 @@ def _write_t5(config: t5_config.T5Config) -> dict[str, Any]:
   if config.mlp_activations not in names:
     raise errors.CheckpointError(
       f'Hugging Face has no T5 with mlp_activations={config.mlp_activations}.'
+    )
+  if config.relative_attention_per_layer:
+    raise errors.CheckpointError(
+      'Position biases of their own in each layer (umT5) are not written for '
+      'Hugging Face, whose T5 shares one; T5Config has '
+      'relative_attention_per_layer=True.'
     )
   return {
     'model_type': 't5',

@@ -96,18 +96,7 @@ def save(
   """
   folder = pathlib.Path(directory)
   flat = traverse_util.flatten_dict(params, sep='/')
-  wanted = translate.shapes(config)
-  wrong = sorted(
-    name
-    for name in set(flat) | set(wanted)
-    if name not in flat
-    or name not in wanted
-    or tuple(flat[name].shape) != wanted[name]
-  )
-  if wrong:
-    raise errors.CheckpointError(
-      f'The parameters are not those of {config}: see {errors.first(wrong)}.'
-    )
+  translate.check_params(folder, flat, config)
   tensors = {}
   for name, (part,) in table_of(config).items():
     # What is transposed on the way in is transposed on the way out.

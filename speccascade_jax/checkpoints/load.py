@@ -9,12 +9,10 @@ of T5X or of Orbax, a GGUF file, or `hf://owner/name` on Hugging Face's hub.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+import contextlib
 import dataclasses
 import hashlib
 import os
-
-from flax import traverse_util
-import numpy as np
 
 from speccascade_jax import base
 from speccascade_jax import vocabulary as vocabularies
@@ -67,6 +65,7 @@ def load(
   Raises:
     CheckpointError: if it is no checkpoint, or cannot be used.
   """
+<<<<<<< HEAD
   local = hub.local(path)
   name = format_of(local)
   vocabulary: vocabularies.Vocabulary | None
@@ -76,6 +75,24 @@ def load(
     config, params = _FOLDERS[name](local, dtype, place)
     vocabulary = vocabulary_of(local)
   return Checkpoint(config, params, name, vocabulary, digest(local))
+=======
+  with _files(path):
+    local = hub.local(path)
+    name = format_of(local)
+    config, params, words = _LOADERS[name](local, dtype, place)
+    return Checkpoint(config, params, name, words, digest(local))
+
+
+@contextlib.contextmanager
+def _files(path: str | os.PathLike[str]) -> Iterator[None]:
+  """Of whatever else a file may refuse: a name too long, a disk that is gone."""
+  try:
+    yield
+  except OSError as error:
+    raise errors.CheckpointError(
+      f'{os.fspath(path)} cannot be read: {error}'
+    ) from error
+>>>>>>> checkpoints
 
 
 def format_of(path: hub.AnyPath) -> str:
@@ -120,10 +137,12 @@ def config_of(path: str | os.PathLike[str]) -> families.Config:
   Raises:
     CheckpointError: if it is no checkpoint, or none that is read.
   """
-  local = hub.local(path)
-  return _CONFIGS[format_of(local)](local)
+  with _files(path):
+    local = hub.local(path)
+    return _CONFIGS[format_of(local)](local)
 
 
+<<<<<<< HEAD
 def vocabulary_of(
   path: str | os.PathLike[str],
 ) -> vocabularies.Vocabulary | None:
@@ -150,19 +169,39 @@ def _native(path, dtype, place):
     placed = {k: place(k, np.asarray(value)) for k, value in flat.items()}
     params = traverse_util.unflatten_dict(placed, sep='/')
   return config, params
+=======
+_Loaded = tuple[families.Config, base.Params, vocabularies.Vocabulary | None]
+_Loader = Callable[[hub.AnyPath, str | None, translate.Place], _Loaded]
+>>>>>>> checkpoints
 
 
-_FOLDERS: dict[
-  str,
-  Callable[
-    [hub.AnyPath, str | None, translate.Place],
-    tuple[families.Config, base.Params],
-  ],
-] = {
-  'native': _native,
-  'huggingface': huggingface.load,
-  't5x': t5x.load,
-  'orbax': orbax_models.load,
+def _folder(
+  read: Callable[..., tuple[families.Config, base.Params]],
+) -> _Loader:
+  """A format whose vocabulary is a file of its own, beside the weights."""
+
+  def load_folder(path, dtype, place):
+    # First, for it takes the least time to be refused.
+    words = _vocabulary(path)
+    return *read(path, dtype, place), words
+
+  return load_folder
+
+
+def _vocabulary(path: hub.AnyPath) -> vocabularies.Vocabulary | None:
+  found = vocabularies.find(path)
+  try:
+    return None if found is None else vocabularies.Vocabulary(found)
+  except ValueError as error:
+    raise errors.CheckpointError(str(error)) from error
+
+
+_LOADERS: dict[str, _Loader] = {
+  'native': _folder(native.load),
+  'huggingface': _folder(huggingface.load),
+  't5x': _folder(t5x.load),
+  'orbax': _folder(orbax_models.load),
+  'gguf': gguf_models.load,
 }
 
 _CONFIGS: dict[str, Callable[[hub.AnyPath], families.Config]] = {
@@ -180,7 +219,7 @@ def digest(path: hub.AnyPath) -> str:
   Of names, sizes and both ends of its files rather than all of their bytes:
   the largest have tens of gigabytes.
   """
-  files = sorted(_files(path)) if path.is_dir() else [path]
+  files = sorted(_files_in(path)) if path.is_dir() else [path]
   total = hashlib.sha256()
   for file in files:
     found = file.stat()  # In a bucket it has no st_size.
@@ -194,9 +233,9 @@ def digest(path: hub.AnyPath) -> str:
   return total.hexdigest()[:16]
 
 
-def _files(folder: hub.AnyPath) -> Iterator[hub.AnyPath]:
+def _files_in(folder: hub.AnyPath) -> Iterator[hub.AnyPath]:
   for path in folder.iterdir():
     if path.is_dir():
-      yield from _files(path)
+      yield from _files_in(path)
     else:
       yield path

@@ -11,25 +11,23 @@ failing later inside a traced function.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
 import tempfile
-from typing import Any
 
 from flax import traverse_util
-from flax.core import meta
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.flax
 import safetensors.numpy
 
 from speccascade_jax import base
 from speccascade_jax.checkpoints import errors
+from speccascade_jax.checkpoints import safetensors_source
+from speccascade_jax.checkpoints import translate
 from speccascade_jax.models import families
 
 CONFIG_FILE = 'config.json'
@@ -65,12 +63,12 @@ def save(
   """
   folder = pathlib.Path(directory)
   tensors = {
-    name: np.asarray(value) for name, value in _flatten(params).items()
+    name: np.asarray(value)
+    for name, value in traverse_util.flatten_dict(params, sep='/').items()
   }
-  _check_tensors(
-    folder, {name: value.shape for name, value in tensors.items()}, config
-  )
-  tensors = _cast(tensors, dtype)
+  translate.check_params(folder, tensors, config)
+  if dtype is not None:
+    tensors = _cast(tensors, dtype)
   content = {'family': families.name_of(config), **dataclasses.asdict(config)}
   folder.mkdir(parents=True, exist_ok=True)
   # Sorted, so that the same parameters give the same bytes.
@@ -90,13 +88,16 @@ def save(
 
 
 def load(
-  directory: str | os.PathLike[str], dtype: str | None = None
+  directory: str | os.PathLike[str],
+  dtype: str | None = None,
+  place: translate.Place = translate.put,
 ) -> tuple[Config, base.Params]:
   """Reads a checkpoint.
 
   Args:
     directory: what `save` wrote.
     dtype: of the parameters in memory, such as 'float32'; as stored without.
+    place: puts a parameter where it belongs; see `translate.load`.
 
   Returns:
     The model's config and its parameters as jax arrays.
@@ -115,18 +116,9 @@ def load(
     raise CheckpointError(
       f'{path} is missing: a checkpoint is {CONFIG_FILE} and {WEIGHTS_FILE}.'
     )
-  try:
-    tensors = safetensors.flax.load_file(str(path))
-  except (safetensors.SafetensorError, ValueError, OSError) as error:
-    raise CheckpointError(
-      f'{path} cannot be read ({path.stat().st_size} bytes): it is cut short '
-      f'or no safetensors file. {error}'
-    ) from error
-  _check_tensors(
-    path, {name: value.shape for name, value in tensors.items()}, config
-  )
-  tensors = _cast(tensors, dtype)
-  return config, traverse_util.unflatten_dict(tensors, sep='/')
+  source = safetensors_source.Files(path, [path])
+  table = {name: translate.as_is(name) for name in translate.shapes(config)}
+  return config, translate.load(source, table, config, dtype, (), place)
 
 
 def digest(directory: str | os.PathLike[str]) -> str:
@@ -157,16 +149,11 @@ def read_config(directory: str | os.PathLike[str]) -> Config:
     raise CheckpointError(
       f'{path} is missing: a checkpoint is {CONFIG_FILE} and {WEIGHTS_FILE}.'
     )
-  try:
-    content = json.loads(path.read_text())
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
-    raise CheckpointError(f'{path} is not valid JSON: {error}.') from error
-  if not isinstance(content, dict):
-    raise CheckpointError(f'{path} must hold an object, got {content!r}.')
+  content = safetensors_source.read_json(path)
   family = content.pop('family', None)
-  if family not in families.FAMILIES:
+  if not isinstance(family, str) or family not in families.FAMILIES:
     raise CheckpointError(
-      f'{path}: unknown family {family!r}; known are '
+      f'{path}: unknown family {family!r:.80}; known are '
       f'{", ".join(map(repr, families.FAMILIES))}.'
     )
   cls = families.FAMILIES[family].config
@@ -189,52 +176,11 @@ def read_config(directory: str | os.PathLike[str]) -> Config:
     raise CheckpointError(f'{path}: {error}') from error
 
 
-def shapes(config: Config) -> dict[str, tuple[int, ...]]:
-  """Name and shape of every tensor of a model, without making any."""
-  abstract = meta.unbox(families.abstract_params(config))
-  return {name: value.shape for name, value in _flatten(abstract).items()}
-
-
-def _flatten(params: base.Params) -> dict[str, Any]:
-  return traverse_util.flatten_dict(params, sep='/')
-
-
-def _cast(tensors: dict[str, Any], dtype: str | None) -> dict[str, Any]:
+def _cast(tensors: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
   """Floating-point tensors as `dtype`, the others as they are."""
-  if dtype is None:
-    return tensors
   return {
     name: value.astype(jnp.dtype(dtype))
     if jnp.issubdtype(value.dtype, jnp.floating)
     else value
     for name, value in tensors.items()
   }
-
-
-def _check_tensors(
-  path: pathlib.Path,
-  found: Mapping[str, tuple[int, ...]],
-  config: Config,
-) -> None:
-  """Refuses tensors that are not exactly those of the config's model."""
-  expected = shapes(config)
-  problems = [
-    f'{what} {errors.first(names)}'
-    for what, names in (
-      ('missing', sorted(set(expected) - set(found))),
-      ('unexpected', sorted(set(found) - set(expected))),
-    )
-    if names
-  ]
-  wrong = [
-    f'{name} is {tuple(found[name])} instead of {expected[name]}'
-    for name in sorted(set(expected) & set(found))
-    if tuple(found[name]) != tuple(expected[name])
-  ]
-  if wrong:
-    problems.append(f'wrong shape: {errors.first(wrong)}')
-  if problems:
-    raise CheckpointError(
-      f'{path} does not hold the tensors of this {type(config).__name__}: '
-      f'{"; ".join(problems)}.'
-    )

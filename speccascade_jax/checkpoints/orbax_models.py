@@ -7,7 +7,7 @@ keys: {'transformer': {'layer_0': {'attn': {'q_einsum': {'w': ...}}}}} and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import functools
 import json
 import re
@@ -86,7 +86,7 @@ def open_folder(folder: epath.Path) -> tensorstore_source.Arrays:
     if not isinstance(tree, Mapping):
       raise ValueError('it lists no arrays, or some of them are gone.')
     leaves = _leaves(tree)
-    stored = json.loads((folder / _METADATA).read_text())
+    stored = dict(json.loads((folder / _METADATA).read_text()))
   except Exception as error:  # Orbax's own, of many kinds.
     raise errors.CheckpointError(
       f'{folder} has no metadata that Orbax can read: {error}'
@@ -100,12 +100,18 @@ def open_folder(folder: epath.Path) -> tensorstore_source.Arrays:
       continue
     store = tensorstore_source.kvstore(folder)
     path = '.'.join(keys)
+    if '..' in path.split('/') or path.startswith('/'):
+      raise errors.CheckpointError(f'{folder} names an array at {path!r}.')
     if ocdbt:
       store = {'driver': 'ocdbt', 'base': store, 'path': f'{path}/'}
     else:
       store['path'] += f'{path}/'
     specs[name] = {'driver': driver, 'kvstore': store}
-  return tensorstore_source.Arrays(folder, specs)
+  return tensorstore_source.Arrays(
+    folder,
+    specs,
+    zeros_stored=bool(stored.get('store_array_data_equal_to_fill_value')),
+  )
 
 
 def _leaves(tree: Any, keys: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -113,7 +119,7 @@ def _leaves(tree: Any, keys: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     return [
       leaf
       for key, value in tree.items()
-      for leaf in _leaves(value, (*keys, key))
+      for leaf in _leaves(value, (*keys, str(key)))
     ]
   return [keys]
 
@@ -193,11 +199,14 @@ def gemma_table(
   config: gemma_config.GemmaConfig, shapes: Mapping[str, tuple[int, ...]]
 ) -> translate.Table:
   """The published names of a Gemma's tensors, and what they become."""
-  joined = config.num_heads * config.head_dim
-  emb_dim = config.emb_dim
+  heads, kv_heads = config.num_heads, config.num_kv_heads
+  emb_dim, head_dim = config.emb_dim, config.head_dim
 
   def heads_in(x):  # [H, E, D] to [E, H D]
     return x.swapaxes(0, 1).reshape(emb_dim, -1)
+
+  def heads_out(x):  # [H, D, E] to [H D, E]
+    return x.reshape(-1, emb_dim)
 
   norms = {
     'pre_attention_norm': 'pre_attention_norm',
@@ -221,30 +230,31 @@ def gemma_table(
     there, here = f'layer_{i}', f'decoder/layers_{i}'
     attention = f'{here}/attention'
     names = ('query', 'key', 'value')
+    one = (heads, emb_dim, head_dim)
     if f'{there}/attn/qkv_einsum' in shapes:
-      table[f'{there}/attn/qkv_einsum'] = tuple(
-        translate.Part(f'{attention}/{name}/kernel', _of(n, heads_in))
-        for n, name in enumerate(names)
+      table[f'{there}/attn/qkv_einsum'] = _stacked(
+        [f'{attention}/{name}/kernel' for name in names], heads_in, one
       )
     else:
       table[f'{there}/attn/q_einsum'] = translate.converted(
-        f'{attention}/query/kernel', heads_in
+        f'{attention}/query/kernel', heads_in, 1, one
       )
-      table[f'{there}/attn/kv_einsum'] = tuple(
-        translate.Part(f'{attention}/{name}/kernel', _of(n, heads_in))
-        for n, name in enumerate(names[1:])
+      table[f'{there}/attn/kv_einsum'] = _stacked(
+        [f'{attention}/{name}/kernel' for name in names[1:]],
+        heads_in,
+        (kv_heads, emb_dim, head_dim),
       )
     table[f'{there}/attn/attn_vec_einsum'] = translate.converted(
-      f'{attention}/out/kernel', lambda x: x.reshape(joined, emb_dim)
+      f'{attention}/out/kernel', heads_out, 0, (heads, head_dim, emb_dim)
     )
     gating = f'{there}/mlp/gating_einsum'
     # Gemma 1 keeps it [2, E, F], later ones [2, F, E].
-    turned = shapes.get(gating, ())[1:] != (emb_dim, config.mlp_dim)
-    table[gating] = tuple(
-      translate.Part(
-        f'{here}/mlp/wi_{n}/kernel', _of(n, _turn if turned else _same)
-      )
-      for n in (0, 1)
+    size = (emb_dim, config.mlp_dim)
+    turned = shapes.get(gating, ())[1:] != size
+    table[gating] = _stacked(
+      [f'{here}/mlp/wi_{n}/kernel' for n in (0, 1)],
+      (lambda x: x.T) if turned else (lambda x: x),
+      size[::-1] if turned else size,
     )
     table[f'{there}/mlp/linear'] = translate.as_is(f'{here}/mlp/wo/kernel')
     for theirs, ours in norms.items():
@@ -252,14 +262,17 @@ def gemma_table(
   return table
 
 
-def _of(n: int, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-  """Of several matrices in one array the one at n, converted."""
-  return lambda x: convert(x[n])
+def _stacked(
+  targets: Sequence[str],
+  convert: Callable[[Any], Any],
+  shape: tuple[int, ...],
+) -> tuple[translate.Part, ...]:
+  """As many matrices of this shape in one array, each to be converted."""
 
+  def of(n: int) -> Callable[[Any], Any]:
+    return lambda x: convert(x[n])
 
-def _turn(x: Any) -> Any:
-  return x.T
-
-
-def _same(x: Any) -> Any:
-  return x
+  return tuple(
+    translate.Part(target, of(n), None, (len(targets), *shape))
+    for n, target in enumerate(targets)
+  )

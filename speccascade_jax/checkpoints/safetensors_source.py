@@ -17,6 +17,13 @@ INDEX_FILE = 'model.safetensors.index.json'
 
 # Beyond it a JSON file is not the description of a checkpoint.
 _LONGEST_JSON = 64 * 2**20
+# How the headers call what weights are stored as.
+_DTYPES = {
+  'F16': 'float16',
+  'BF16': 'bfloat16',
+  'F32': 'float32',
+  'F64': 'float64',
+}
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -58,11 +65,14 @@ class Files:
     self.path = str(path)
     self._of: dict[str, Any] = {}
     self.shapes: dict[str, tuple[int, ...]] = {}
+    self.dtypes: dict[str, str] = {}
     for file in files:
       handle = self._open(file)
       for name in handle.keys():  # noqa: SIM118  It is no mapping.
         self._of[name] = handle
-        self.shapes[name] = tuple(handle.get_slice(name).get_shape())
+        tensor = handle.get_slice(name)
+        self.shapes[name] = tuple(tensor.get_shape())
+        self.dtypes[name] = _DTYPES.get(tensor.get_dtype(), tensor.get_dtype())
 
   def _open(self, file: pathlib.Path):
     if not file.is_file():

@@ -17,6 +17,7 @@ of layers behind the first, and their heads have an axis of their own (T5X's
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import dataclasses
 import functools
 import math
 import pathlib
@@ -38,7 +39,8 @@ from speccascade_jax.models.t5 import config as t5_config
 INDEX_FILE = 'checkpoint'
 # Stack -> the first axis of layers, and its attention.
 _STACKS = {'encoder': 'attention', 'decoder': 'self_attention'}
-_LAYER = re.compile(r'(encoder|decoder)/layers_(\d+)/')
+_LAYER = re.compile(r'(encoder|decoder)/layers_(\d{1,9})/')
+_BIAS = 'relpos_bias/rel_embedding'
 
 
 def load(
@@ -65,7 +67,6 @@ def read(
   """The same from tensors that have T5X's names, wherever they lie."""
   config = config_of(source)
   table = table_of(config, source.shapes)
-  _check_scanned_biases(source)
   return config, translate.load(source, table, config, dtype, (), place)
 
 
@@ -141,11 +142,12 @@ def config_of(source: translate.Source) -> t5_config.T5Config:
         int(m[2]) for m in map(_LAYER.match, shapes) if m and m[1] == stack
       }
       depths[stack] = 1 + max(found, default=-1)
-  bias = 'relpos_bias/rel_embedding'
-  if f'encoder/{bias}' in shapes:
-    heads, buckets = shape(f'encoder/{bias}', rank=2)
+  if f'encoder/{_BIAS}' in shapes:
+    heads, buckets = shape(f'encoder/{_BIAS}', rank=2)
+  elif f'encoder/layers_0/{_BIAS}' in shapes:
+    heads, buckets = shape(f'encoder/layers_0/{_BIAS}', rank=2)
   else:
-    names = (f'encoder/encoder/{bias}', f'encoder/{bias}')
+    names = (f'encoder/encoder/{_BIAS}', f'encoder/{_BIAS}')
     heads, _, buckets = shape(*names, rank=3)
   gated = f'{block}mlp/wi_0/kernel' in shapes
   wi = shape(f'{block}mlp/wi_0/kernel', f'{block}mlp/wi/kernel', rank=rank)
@@ -153,7 +155,7 @@ def config_of(source: translate.Source) -> t5_config.T5Config:
   query = shape(f'{block}attention/query/kernel', rank=4 if scanned else 2)
   joined = math.prod(query[2:]) if scanned else query[-1]
   try:
-    return t5_config.T5Config(
+    config = t5_config.T5Config(
       vocab_size=vocab_size,
       emb_dim=emb_dim,
       num_heads=heads,
@@ -164,9 +166,16 @@ def config_of(source: translate.Source) -> t5_config.T5Config:
       mlp_activations=('gelu', 'linear') if gated else ('relu',),
       logits_via_embedding='decoder/logits_dense/kernel' not in shapes,
       relative_attention_num_buckets=buckets,
+      relative_attention_per_layer=f'encoder/{_BIAS}' not in shapes,
     )
   except ValueError as error:
     raise errors.CheckpointError(f'{source.path}: {error}') from error
+  if scanned and config.relative_attention_per_layer:
+    # Nothing is read before all shapes are known to be right.
+    translate.check(source, table_of(config, shapes), config)
+    if _layers_share_biases(source):
+      return dataclasses.replace(config, relative_attention_per_layer=False)
+  return config
 
 
 def table_of(
@@ -174,25 +183,38 @@ def table_of(
 ) -> translate.Table:
   """T5X's names, scanned or not, of what are our parameters."""
   table: dict[str, tuple[translate.Part, ...]] = {}
-  for target in translate.shapes(config):
+  for target, shape in translate.shapes(config).items():
     match = _LAYER.match(target)
     stack = target.split('/')[0]
     scanned = target
     if match is not None:
       scanned = f'{stack}/{stack}/{target[match.end() :]}'
-    elif target == f'{stack}/relpos_bias/rel_embedding':
-      scanned = f'{stack}/{stack}/relpos_bias/rel_embedding'
+    elif target == f'{stack}/{_BIAS}':
+      scanned = f'{stack}/{stack}/{_BIAS}'
     if scanned == target or scanned not in shapes:
       table[target] = translate.as_is(target)
       continue
     layer = 0 if match is None else int(match[2])
-    if target.endswith('/out/kernel'):
-      # A row of the array is a head, which is several of the parameter's.
-      part = translate.Part(target, _heads_out(layer))
-    else:
-      part = translate.Part(target, _column(layer), 0)
-    table[scanned] = (*table.get(scanned, ()), part)
+    convert = _heads_out if target.endswith('/out/kernel') else _column
+    part = translate.converted(
+      target, convert(layer), 0, _scanned_shape(config, target, shape)
+    )
+    table[scanned] = (*table.get(scanned, ()), *part)
   return table
+
+
+def _scanned_shape(
+  config: t5_config.T5Config, target: str, shape: tuple[int, ...]
+) -> tuple[int, ...]:
+  """Of the array of all layers that holds a parameter of this shape."""
+  encoder = target.startswith('encoder/')
+  layers = config.num_encoder_layers if encoder else config.num_decoder_layers
+  first, *rest = shape
+  if 'attention/' in target and target.endswith('/out/kernel'):
+    return (config.num_heads, layers, config.head_dim, *rest)
+  if 'attention/' in target:
+    rest = [config.num_heads, config.head_dim]
+  return (first, layers, *rest)
 
 
 def _column(layer: int) -> Callable[[Any], Any]:
@@ -211,19 +233,11 @@ def _heads_out(layer: int) -> Callable[[Any], Any]:
   return lambda x: x[:, layer].reshape(-1, x.shape[-1])
 
 
-def _check_scanned_biases(source: translate.Source) -> None:
-  """Position biases of scanned layers have to be one and the same.
+def _layers_share_biases(source: translate.Source) -> bool:
+  """Whether those of scanned layers are one and the same.
 
   A scanned layer has a bias of its own; T5's layers share one, which in a
   checkpoint that was converted is repeated.
   """
-  for stack in _STACKS:
-    name = f'{stack}/{stack}/relpos_bias/rel_embedding'
-    if name not in source.shapes:
-      continue
-    bias = source.read(name)
-    if bias.ndim != 3 or not (bias == bias[:, :1]).all():
-      raise errors.CheckpointError(
-        f'{source.path}: the layers of {name} have position biases of their '
-        'own (umT5); a T5 shares one between its layers.'
-      )
+  biases = [translate.read(source, f'{s}/{s}/{_BIAS}') for s in _STACKS]
+  return all((bias == bias[:, :1]).all() for bias in biases)

@@ -32,35 +32,61 @@ class Arrays:
     path: epath.Path,
     specs: Mapping[str, Mapping[str, Any]],
     inline: Mapping[str, np.ndarray] | None = None,
+    zeros_stored: bool = False,
   ):
     """Opens the arrays.
+
+    A chunk that is missing is an error, unless the array has a fill value that
+    stands for it. T5X's and Orbax's have none in zarr's second version, and
+    tensorstore then writes every chunk.
 
     Args:
       path: for messages.
       specs: by name, what tensorstore opens; paths are below `path`.
       inline: arrays that are here already.
+      zeros_stored: the writer says that it leaves out no chunk, even where
+        there is a fill value.
 
     Raises:
       CheckpointError: if an array is missing or broken.
     """
     self.path = os.fspath(path)
     self._inline = dict(inline or {})
+    self._stores = self._open(specs, filled=False)
+    if not zeros_stored:
+      self._stores |= self._open(
+        {
+          name: specs[name]
+          for name, array in self._stores.items()
+          if array.fill_value is not None
+        },
+        filled=True,
+      )
+    arrays = {**self._stores, **self._inline}
+    self.shapes = {
+      name: tuple(int(n) for n in array.shape) for name, array in arrays.items()
+    }
+    self.dtypes = {name: array.dtype.name for name, array in arrays.items()}
+
+  def _open(
+    self, specs: Mapping[str, Mapping[str, Any]], filled: bool
+  ) -> dict[str, Any]:
+    """All at once; `filled`: the fill value stands for missing chunks."""
     opening = {
-      name: ts.open(dict(spec), read=True, open=True)
+      name: ts.open(
+        {**spec, 'fill_missing_data_reads': filled}, read=True, open=True
+      )
       for name, spec in specs.items()
     }
-    self._stores: dict[str, Any] = {}
+    stores = {}
     for name, future in opening.items():
       try:
-        self._stores[name] = future.result()
+        stores[name] = future.result()
       except (ValueError, OSError, RuntimeError) as error:
         raise errors.CheckpointError(
-          f'{path}: the array of {name} cannot be opened: {_short(error)}'
+          f'{self.path}: the array of {name} cannot be opened: {_short(error)}'
         ) from error
-    self.shapes = {
-      name: tuple(int(n) for n in array.shape)
-      for name, array in {**self._stores, **self._inline}.items()
-    }
+    return stores
 
   def read(
     self, name: str, first: int = 0, end: int | None = None
@@ -72,7 +98,7 @@ class Arrays:
     try:
       part = store[first:end] if self.shapes[name] else store
       return part.read().result()
-    except (RuntimeError, IndexError) as error:
+    except (RuntimeError, ValueError, IndexError) as error:
       raise ValueError(_short(error)) from error
 
   def stored_together(self, name: str) -> int:

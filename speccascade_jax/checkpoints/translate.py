@@ -12,9 +12,13 @@ the device, so that loading takes little more memory than the model itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
 import dataclasses
+import functools
 import math
+import os
+import types
 from typing import Any, Protocol
 
 from flax import traverse_util
@@ -32,6 +36,8 @@ from speccascade_jax.models import families
 _PART_BYTES = 32 * 2**20
 # What XLA on a CPU asks of a buffer, if it is to be used as it is.
 _ALIGNMENT = 64
+# What weights may be stored as.
+_WEIGHTS = ('float16', 'bfloat16', 'float32', 'float64')
 
 # (name, value) -> the array on its device, or devices.
 Place = Callable[[str, np.ndarray], base.Array]
@@ -43,6 +49,8 @@ class Source(Protocol):
   Attributes:
     path: for messages.
     shapes: of all tensors, by name.
+    dtypes: of all tensors, by name: what `_WEIGHTS` are called, or anything
+      else.
   """
 
   @property
@@ -50,6 +58,9 @@ class Source(Protocol):
 
   @property
   def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
+
+  @property
+  def dtypes(self) -> Mapping[str, str]: ...
 
   def read(
     self, name: str, first: int = 0, end: int | None = None
@@ -70,13 +81,17 @@ class Part:
     target: its name, such as 'decoder/layers_0/mlp/wo/kernel'.
     convert: the tensor to the parameter. It is also traced for shapes, so it
       uses nothing but what NumPy's and JAX's arrays have in common.
-    axis: of the parameter, which the tensor's rows become when `convert` takes
-      any number of them; None where it needs them all.
+    axis: of the parameter, which the tensor's rows become (each of them one or
+      more) when `convert` takes any number of them; None where it needs them
+      all.
+    shape: of the tensor, where others could be converted as well: with more
+      layers than there are, or with axes exchanged.
   """
 
   target: str
   convert: Callable[[Any], Any]
   axis: int | None = None
+  shape: tuple[int, ...] | None = None
 
 
 # Tensor of the source -> what it becomes.
@@ -85,17 +100,30 @@ Table = Mapping[str, tuple[Part, ...]]
 
 def as_is(target: str) -> tuple[Part, ...]:
   """The tensor as it stands."""
-  return (Part(target, lambda x: x, 0),)
+  return (Part(target, _same, 0),)
 
 
 def transposed(target: str) -> tuple[Part, ...]:
   """A matrix that the source keeps [out, in], as PyTorch does."""
-  return (Part(target, lambda x: x.T, 1),)
+  return (Part(target, _turned, 1),)
 
 
-def converted(target: str, convert: Callable[[Any], Any]) -> tuple[Part, ...]:
-  """Anything else."""
-  return (Part(target, convert),)
+def converted(
+  target: str,
+  convert: Callable[[Any], Any],
+  axis: int | None = None,
+  shape: tuple[int, ...] | None = None,
+) -> tuple[Part, ...]:
+  """Anything else; see `Part`."""
+  return (Part(target, convert, axis, shape),)
+
+
+def _same(x: Any) -> Any:
+  return x
+
+
+def _turned(x: Any) -> Any:
+  return x.T
 
 
 def put(name: str, value: np.ndarray) -> base.Array:
@@ -126,7 +154,7 @@ def load(
 
   Raises:
     CheckpointError: if a tensor is missing, is of no use, has the wrong shape
-      or cannot be read.
+      or type, or cannot be read.
   """
   check(source, table, config, ignored)
   wanted = shapes(config)
@@ -134,9 +162,9 @@ def load(
   # The largest first: what reading them takes besides is then taken while
   # most of the model is not there yet.
   for name in sorted(source.shapes, key=lambda n: -math.prod(source.shapes[n])):
-    for part in table.get(name, ()):
-      value = _read(source, name, part, wanted[part.target], dtype)
-      params[part.target] = place(part.target, value)
+    found = _read(source, name, table.get(name, ()), wanted, dtype)
+    for target, value in found:
+      params[target] = place(target, value)
       del value
   return traverse_util.unflatten_dict(params, sep='/')
 
@@ -156,18 +184,25 @@ def check(
     if names:
       problems.append(f'{what} {errors.first(names)}')
   wanted, filled = shapes(config), set()
-  wrong = []
+  wrong, unread = [], []
   for name in sorted(found & set(table)):
+    shape = source.shapes[name]
+    if source.dtypes[name] not in _WEIGHTS:
+      unread.append(f'{name} is {source.dtypes[name]}')
     for part in table[name]:
-      shape = _converted_shape(part, source.shapes[name])
       filled.add(part.target)
-      if shape != wanted.get(part.target):
+      if part.shape not in (None, shape):
+        wrong.append(f'{name} is {shape}, but has to be {part.shape}')
+        break
+      if _converted_shape(part.convert, shape) != wanted.get(part.target):
         wrong.append(
-          f'{name} is {source.shapes[name]}, but {part.target} has to be '
+          f'{name} is {shape}, but {part.target} has to be '
           f'{wanted.get(part.target)}'
         )
   if wrong:
     problems.append(f'wrong shape: {errors.first(wrong)}')
+  if unread:
+    problems.append(f'of a type that is not read: {errors.first(unread)}')
   # Of a table for another shape.
   left = sorted(set(wanted) - filled)
   if left and not problems:
@@ -176,6 +211,43 @@ def check(
     raise errors.CheckpointError(
       f'{source.path} does not hold the tensors of this '
       f'{type(config).__name__}: {"; ".join(problems)}.'
+    )
+
+
+def check_params(
+  path: str | os.PathLike[str], flat: Mapping[str, Any], config: families.Config
+) -> None:
+  """Refuses to write parameters that are not those of a model of this shape.
+
+  Args:
+    path: for the message.
+    flat: the parameters by name.
+    config: the model's shape.
+
+  Raises:
+    CheckpointError: naming those that are missing, unexpected or of another
+      shape.
+  """
+  wanted = shapes(config)
+  problems = [
+    f'{what} {errors.first(names)}'
+    for what, names in (
+      ('missing', sorted(set(wanted) - set(flat))),
+      ('unexpected', sorted(set(flat) - set(wanted))),
+    )
+    if names
+  ]
+  wrong = [
+    f'{name} is {tuple(flat[name].shape)} instead of {wanted[name]}'
+    for name in sorted(set(wanted) & set(flat))
+    if tuple(flat[name].shape) != wanted[name]
+  ]
+  if wrong:
+    problems.append(f'wrong shape: {errors.first(wrong)}')
+  if problems:
+    raise errors.CheckpointError(
+      f'{os.fspath(path)} is not written, for these are not the parameters of '
+      f'this {type(config).__name__}: {"; ".join(problems)}.'
     )
 
 
@@ -207,62 +279,81 @@ def shape_of(source: Source, what: str, *names: str, rank: int):
   return shape
 
 
-def shapes(config: families.Config) -> dict[str, tuple[int, ...]]:
+@functools.lru_cache(maxsize=32)
+def shapes(config: families.Config) -> Mapping[str, tuple[int, ...]]:
   """Name and shape of every parameter of a model, without making any."""
   abstract = meta.unbox(families.abstract_params(config))
   flat = traverse_util.flatten_dict(abstract, sep='/')
-  return {name: tuple(value.shape) for name, value in flat.items()}
+  return types.MappingProxyType(
+    {name: tuple(value.shape) for name, value in flat.items()}
+  )
 
 
-def _converted_shape(part: Part, shape: tuple[int, ...]):
+def read(source: Source, name: str) -> np.ndarray:
+  """A tensor as it is stored; CheckpointError if it cannot be read."""
+  with _reading(source, name):
+    return source.read(name)
+
+
+@functools.lru_cache(maxsize=4096)
+def _converted_shape(convert: Callable[[Any], Any], shape: tuple[int, ...]):
   try:
     return tuple(
-      jax.eval_shape(
-        part.convert, jax.ShapeDtypeStruct(shape, jnp.float32)
-      ).shape
+      jax.eval_shape(convert, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
     )
   except (TypeError, ValueError, IndexError):
     return None  # A tensor of another rank cannot even be converted.
 
 
-def _read(
-  source: Source,
-  name: str,
-  part: Part,
-  shape: tuple[int, ...],
-  dtype: str | None,
-) -> np.ndarray:
-  rows = source.shapes[name][0] if source.shapes[name] else 1
+@contextlib.contextmanager
+def _reading(source: Source, name: str) -> Iterator[None]:
   try:
-    if part.axis is None or not source.shapes[name]:
-      value = np.asarray(part.convert(source.read(name)))
-      return np.ascontiguousarray(value.astype(_cast(value.dtype, dtype)))
-    row_bytes = 4 * math.prod(source.shapes[name][1:])
-    # Whole chunks, lest each be decoded once for every part of it.
-    together = source.stored_together(name)
-    step = max(1, _PART_BYTES // max(1, row_bytes) // together) * together
-    out: np.ndarray | None = None
-    for first in range(0, rows, step):
-      end = min(first + step, rows)
-      value = np.asarray(part.convert(source.read(name, first, end)))
-      if out is None:
-        out = _aligned(shape, _cast(value.dtype, dtype))
-      out[(slice(None),) * part.axis + (slice(first, end),)] = value.astype(
-        out.dtype
-      )
+    yield
   except (OSError, ValueError, IndexError, MemoryError) as error:
     raise errors.CheckpointError(
       f'{source.path}: {name} cannot be read: {error}'
     ) from error
-  if out is None:  # No rows.
-    return np.zeros(shape, np.dtype(dtype or 'float32'))
-  return out
+
+
+def _read(
+  source: Source,
+  name: str,
+  parts: tuple[Part, ...],
+  wanted: Mapping[str, tuple[int, ...]],
+  dtype: str | None,
+) -> Iterator[tuple[str, np.ndarray]]:
+  """What a tensor becomes, target by target; it is read once for all."""
+  if any(part.axis is None for part in parts):
+    whole = read(source, name)
+    for part in parts:
+      with _reading(source, name):
+        out = _aligned(wanted[part.target], _cast(whole.dtype, dtype))
+        out[...] = part.convert(whole)
+      yield part.target, out
+    return
+  shape = source.shapes[name]
+  # Whole chunks, lest each be decoded once for every part of it.
+  together = source.stored_together(name) if parts else 1
+  row_bytes = 4 * math.prod(shape[1:])
+  step = max(1, _PART_BYTES // row_bytes // together) * together
+  outs: dict[str, np.ndarray] = {}
+  for first in range(0, shape[0] if parts else 0, step):
+    with _reading(source, name):
+      rows = source.read(name, first, min(first + step, shape[0]))
+      for part in parts:
+        size = wanted[part.target]
+        if part.target not in outs:
+          outs[part.target] = _aligned(size, _cast(rows.dtype, dtype))
+        each = size[part.axis] // shape[0]
+        place = slice(first * each, (first + len(rows)) * each)
+        where = (slice(None),) * part.axis + (place,)
+        outs[part.target][where] = part.convert(rows)
+  for part in parts:
+    yield part.target, outs.pop(part.target)
 
 
 def _cast(found: np.dtype, dtype: str | None) -> np.dtype:
-  if dtype is None or not jnp.issubdtype(found, jnp.floating):
-    return found
-  return np.dtype(jnp.dtype(dtype))
+  return found if dtype is None else np.dtype(jnp.dtype(dtype))
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -20,6 +20,7 @@ import pytest
 from speccascade_jax.checkpoints import errors
 from speccascade_jax.checkpoints import huggingface
 from speccascade_jax.checkpoints import load
+from speccascade_jax.checkpoints import native
 from speccascade_jax.checkpoints import translate
 from speccascade_jax.models.gemma import config as gemma_config
 from speccascade_jax.models.t5 import config as t5_config
@@ -59,13 +60,17 @@ def flat_params(config):
   }
 
 
-def write_huggingface(config):
+def write_huggingface(config, save=huggingface.save):
   def write(folder):
     params = traverse_util.unflatten_dict(flat_params(config), sep='/')
-    huggingface.save(folder / 'x', config, params)
+    save(folder / 'x', config, params)
     return folder / 'x'
 
   return write
+
+
+def write_native(config):
+  return write_huggingface(config, native.save)
 
 
 # What is written, and how many bytes of each file are worth a change: those

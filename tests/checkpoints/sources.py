@@ -14,6 +14,7 @@ class Arrays:
     self.path = path
     self.arrays = dict(arrays)
     self.shapes = {name: array.shape for name, array in self.arrays.items()}
+    self.dtypes = {name: array.dtype.name for name, array in arrays.items()}
     self.noted: list[tuple[str, int]] = []
 
   def read(self, name, first=0, end=None):

@@ -7,9 +7,9 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from speccascade_jax.models import config_checks
+
 GLOBAL, LOCAL = 'global', 'local'
-# A checkpoint that claims more is broken, or means harm: every layer is traced.
-MOST_LAYERS = 1000
 
 _SIZES = (
   'vocab_size',
@@ -88,66 +88,33 @@ class GemmaConfig:
   dtype: str = 'float32'
 
   def __post_init__(self):
-    # JSON and gin hand over lists; a tuple keeps the config hashable.
-    object.__setattr__(self, 'attention_pattern', tuple(self.attention_pattern))
-    for field in _SIZES:
-      value = getattr(self, field)
-      if not isinstance(value, int) or value < 1:
-        raise ValueError(
-          f'GemmaConfig.{field} must be a positive integer, got {value!r}.'
-        )
-      if field.endswith('_layers') and value > MOST_LAYERS:
-        raise ValueError(
-          f'GemmaConfig.{field} must be at most {MOST_LAYERS}, got {value}.'
-        )
+    config_checks.sizes(self, _SIZES)
     if self.num_heads % self.num_kv_heads:
-      raise ValueError(
-        f'GemmaConfig.num_kv_heads must divide num_heads={self.num_heads}, '
-        f'got {self.num_kv_heads}.'
-      )
+      wanted = f'a divisor of num_heads={self.num_heads}'
+      config_checks.refuse(self, 'num_kv_heads', wanted)
     if self.head_dim % 2:
-      raise ValueError(
-        'GemmaConfig.head_dim must be even, for rotary positions turn its '
-        f'halves against each other; got {self.head_dim}.'
-      )
-    pattern = self.attention_pattern
-    if not pattern or set(pattern) - {GLOBAL, LOCAL}:
-      raise ValueError(
-        f"GemmaConfig.attention_pattern must be chosen from 'global' and "
-        f"'local', got {pattern!r}."
-      )
-    window = self.sliding_window
-    if window is not None and (not isinstance(window, int) or window < 1):
-      raise ValueError(
-        'GemmaConfig.sliding_window must be a positive integer or None, got '
-        f'{window!r}.'
-      )
-    if LOCAL in pattern and window is None:
-      raise ValueError(
-        'GemmaConfig.attention_pattern has local layers, so that '
-        'sliding_window must be given; got None.'
-      )
+      # Rotary positions turn its halves against each other.
+      config_checks.refuse(self, 'head_dim', 'even')
+    config_checks.chosen(self, 'attention_pattern', (GLOBAL, LOCAL))
+    if self.sliding_window is not None:
+      config_checks.size(self, 'sliding_window')
+    elif LOCAL in self.attention_pattern:
+      wanted = 'given, since attention_pattern has local layers'
+      config_checks.refuse(self, 'sliding_window', wanted)
+    for field in ('attn_logit_softcap', 'final_logit_softcap'):
+      config_checks.positive(self, field, optional=True)
+    config_checks.positive(self, 'query_pre_attn_scalar', optional=True)
     for field in (
-      'query_pre_attn_scalar',
-      'attn_logit_softcap',
-      'final_logit_softcap',
       'rope_base',
       'local_rope_base',
       'rope_scale_factor',
+      'rms_norm_epsilon',
     ):
-      value = getattr(self, field)
-      if value is not None and not value > 0:
-        raise ValueError(f'GemmaConfig.{field} must be above 0, got {value!r}.')
-    if not 0.0 <= self.dropout_rate < 1.0:
-      raise ValueError(
-        f'GemmaConfig.dropout_rate must be in [0, 1), got '
-        f'{self.dropout_rate!r}.'
-      )
-    if self.dtype not in ('float32', 'bfloat16'):
-      raise ValueError(
-        "GemmaConfig.dtype must be 'float32' or 'bfloat16', got "
-        f'{self.dtype!r}. (Residuals reach 5e4: float16 overflows.)'
-      )
+      config_checks.positive(self, field)
+    config_checks.flag(self, 'use_post_norms')
+    config_checks.flag(self, 'use_qk_norm')
+    config_checks.rate(self, 'dropout_rate')
+    config_checks.compute_dtype(self)
 
   @property
   def compute_dtype(self) -> jnp.dtype:

@@ -6,9 +6,20 @@ import dataclasses
 
 import jax.numpy as jnp
 
-# A checkpoint that claims more is broken, or means harm: every layer is traced.
-MOST_LAYERS = 1000
+from speccascade_jax.models import config_checks
+
+# Their distances are spread out one by one, on the host.
+_MOST_BUCKETS = 2**16
 _ACTIVATIONS = ('relu', 'gelu', 'linear')
+_SIZES = (
+  'vocab_size',
+  'emb_dim',
+  'num_heads',
+  'head_dim',
+  'mlp_dim',
+  'num_encoder_layers',
+  'num_decoder_layers',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +43,8 @@ class T5Config:
     dropout_rate: for training only.
     relative_attention_num_buckets: of the position bias.
     relative_attention_max_distance: beyond it all distances share a bucket.
+    relative_attention_per_layer: each layer has a position bias of its own
+      (umT5; T5X's scanned layers) instead of one a stack.
     layer_norm_epsilon: of the RMS norms.
     dtype: of activations and matrix products: 'float32' or 'bfloat16'.
       Softmaxes and norms are computed in float32 in any case, and logits are
@@ -50,59 +63,27 @@ class T5Config:
   dropout_rate: float = 0.0
   relative_attention_num_buckets: int = 32
   relative_attention_max_distance: int = 128
+  relative_attention_per_layer: bool = False
   layer_norm_epsilon: float = 1e-6
   dtype: str = 'float32'
 
   def __post_init__(self):
+    config_checks.sizes(self, _SIZES)
     # Half of the buckets are for either direction, half of those for exact
     # distances; the others are spread up to the largest.
-    buckets = self.relative_attention_num_buckets
-    distance = self.relative_attention_max_distance
-    if not isinstance(buckets, int) or buckets < 4:
-      raise ValueError(
-        'T5Config.relative_attention_num_buckets must be an integer, at least '
-        f'4, got {buckets!r}.'
-      )
-    if not isinstance(distance, int) or distance <= buckets // 2:
-      raise ValueError(
-        'T5Config.relative_attention_max_distance must be an integer above '
-        f'half of the {buckets} buckets, got {distance!r}.'
-      )
-    # JSON and gin hand over lists; a tuple keeps the config hashable.
-    object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
-    for field in (
-      'vocab_size',
-      'emb_dim',
-      'num_heads',
-      'head_dim',
-      'mlp_dim',
-      'num_encoder_layers',
-      'num_decoder_layers',
-    ):
-      value = getattr(self, field)
-      if not isinstance(value, int) or value < 1:
-        raise ValueError(
-          f'T5Config.{field} must be a positive integer, got {value!r}.'
-        )
-      if field.endswith('_layers') and value > MOST_LAYERS:
-        raise ValueError(
-          f'T5Config.{field} must be at most {MOST_LAYERS}, got {value}.'
-        )
-    unknown = [a for a in self.mlp_activations if a not in _ACTIVATIONS]
-    if unknown or not self.mlp_activations:
-      raise ValueError(
-        f'T5Config.mlp_activations must be chosen from {_ACTIVATIONS}, got '
-        f'{self.mlp_activations!r}.'
-      )
-    if not 0.0 <= self.dropout_rate < 1.0:
-      raise ValueError(
-        f'T5Config.dropout_rate must be in [0, 1), got {self.dropout_rate!r}.'
-      )
-    if self.dtype not in ('float32', 'bfloat16'):
-      raise ValueError(
-        "T5Config.dtype must be 'float32' or 'bfloat16', got "
-        f'{self.dtype!r}. (float16 overflows in T5.)'
-      )
+    buckets = 'relative_attention_num_buckets'
+    config_checks.size(self, buckets, least=4, most=_MOST_BUCKETS)
+    config_checks.size(
+      self,
+      'relative_attention_max_distance',
+      least=self.relative_attention_num_buckets // 2 + 1,
+    )
+    config_checks.chosen(self, 'mlp_activations', _ACTIVATIONS)
+    config_checks.flag(self, 'logits_via_embedding')
+    config_checks.flag(self, 'relative_attention_per_layer')
+    config_checks.positive(self, 'layer_norm_epsilon')
+    config_checks.rate(self, 'dropout_rate')
+    config_checks.compute_dtype(self)
 
   @property
   def compute_dtype(self) -> jnp.dtype:

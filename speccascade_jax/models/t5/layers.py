@@ -35,7 +35,7 @@ class RMSNorm(nn.Module):
 
 
 class RelativePositionBias(nn.Module):
-  """The learned bias per head and bucket of distance, shared by all layers."""
+  """The learned bias per head and bucket of distance."""
 
   num_heads: int
   num_buckets: int

@@ -29,9 +29,10 @@ class T5Cache:
   self_attention: tuple[KeysValues, ...]  # a layer each: 2 x [B, H, L, D]
   cross_attention: tuple[KeysValues, ...]  # a layer each: 2 x [B, H, S, D]
   cross_bias: base.Array  # [B, 1, 1, S] 0, or MASKED at padding
-  # [L, H] decoder position bias by distance, looked up once: neither the
-  # logarithm of the buckets nor the gather of weights recurs at every step.
-  distance_bias: base.Array
+  # 1 x [L, H], or one a layer: decoder position bias by distance, looked up
+  # once: neither the logarithm of the buckets nor the gather of weights recurs
+  # at every step.
+  distance_bias: tuple[base.Array, ...]
 
 
 def _attention(config: t5_config.T5Config, name: str) -> t5_layers.Attention:
@@ -66,15 +67,24 @@ def _dropout(config: t5_config.T5Config) -> nn.Dropout:
 
 
 def _position_bias(
-  config: t5_config.T5Config, bidirectional: bool
+  config: t5_config.T5Config, bidirectional: bool, name: str | None
 ) -> t5_layers.RelativePositionBias:
   return t5_layers.RelativePositionBias(
     config.num_heads,
     config.relative_attention_num_buckets,
     config.relative_attention_max_distance,
     bidirectional,
-    name='relpos_bias',
+    name=name,
   )
+
+
+def _encoder_bias(config: t5_config.T5Config, length: int) -> base.Array:
+  """Position bias `[1, H, S, S]`, of the module that calls it."""
+  position = jnp.arange(length)
+  bias = _position_bias(config, bidirectional=True, name='relpos_bias')(
+    position[None, :] - position[:, None]
+  )  # [S, S, H]
+  return bias.transpose(2, 0, 1)[None]
 
 
 class EncoderLayer(nn.Module):
@@ -87,6 +97,8 @@ class EncoderLayer(nn.Module):
     self, x: base.Array, bias: base.Array, deterministic: bool
   ) -> base.Array:
     config = self.config
+    if config.relative_attention_per_layer:
+      bias = bias + _encoder_bias(config, x.shape[1])
     dropout = _dropout(config)
     h = _norm(config, 'pre_attention_layer_norm')(x)
     attention = _attention(config, 'attention')
@@ -99,7 +111,7 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-  """The stack of encoder layers, with one position bias for all."""
+  """The stack of encoder layers, with one position bias for all, or each."""
 
   config: t5_config.T5Config
 
@@ -110,11 +122,9 @@ class Encoder(nn.Module):
     """Encodes `x [B, S, E]`, with `mask [B, S]` true on real tokens."""
     config = self.config
     dropout = _dropout(config)
-    position = jnp.arange(x.shape[1])
-    bias = _position_bias(config, bidirectional=True)(
-      position[None, :] - position[:, None]
-    )  # [S, S, H]
-    bias = bias.transpose(2, 0, 1)[None] + _padding_bias(mask)
+    bias = _padding_bias(mask)
+    if not config.relative_attention_per_layer:
+      bias = bias + _encoder_bias(config, x.shape[1])
     x = dropout(x, deterministic=deterministic)
     for i in range(config.num_encoder_layers):
       x = EncoderLayer(config, name=f'layers_{i}')(x, bias, deterministic)
@@ -136,6 +146,8 @@ class DecoderLayer(nn.Module):
     self.pre_mlp_layer_norm = _norm(config, None)
     self.mlp = _mlp(config, None)
     self.dropout = _dropout(config)
+    if config.relative_attention_per_layer:
+      self.relpos_bias = _position_bias(config, bidirectional=False, name=None)
 
   def cross_keys_values(self, encoded: base.Array) -> KeysValues:
     return self.encoder_decoder_attention.keys_values(encoded)
@@ -174,7 +186,8 @@ class Decoder(nn.Module):
 
   def setup(self):
     config = self.config
-    self.relpos_bias = _position_bias(config, bidirectional=False)
+    if not config.relative_attention_per_layer:
+      self.relpos_bias = _position_bias(config, bidirectional=False, name=None)
     self.layers = [
       DecoderLayer(config) for _ in range(config.num_decoder_layers)
     ]
@@ -192,14 +205,16 @@ class Decoder(nn.Module):
     """The encoder's output `[B, S, E]` as every layer will attend to it."""
     return tuple(layer.cross_keys_values(encoded) for layer in self.layers)
 
-  def distance_bias(self, slots: int) -> base.Array:
-    """Position bias `[L, H]` of looking back 0 .. L-1 tokens."""
-    return self.relpos_bias(-jnp.arange(slots))
+  def distance_bias(self, slots: int) -> tuple[base.Array, ...]:
+    """Position bias `[L, H]` of looking back 0 .. L-1 tokens: one, or one a
+    layer."""
+    owners = self.layers if self.config.relative_attention_per_layer else [self]
+    return tuple(owner.relpos_bias(-jnp.arange(slots)) for owner in owners)
 
   def __call__(
     self,
     x: base.Array,
-    self_bias: base.Array,
+    self_bias: tuple[base.Array, ...],
     cross: tuple[KeysValues, ...],
     cross_bias: base.Array,
     cache: tuple[KeysValues, ...] | None = None,
@@ -212,7 +227,7 @@ class Decoder(nn.Module):
     for i, layer in enumerate(self.layers):
       x, keys_values = layer(
         x,
-        self_bias,
+        self_bias[i % len(self_bias)],  # One is that of all layers.
         cross[i],
         cross_bias,
         None if cache is None else cache[i],
@@ -263,7 +278,9 @@ class Transformer(nn.Module):
     encoded = self.encode(encoder_inputs, deterministic)
     length = decoder_inputs.shape[1]
     start = jnp.zeros((1,), jnp.int32)
-    self_bias = _causal_bias(self.decoder.distance_bias(length), start, length)
+    self_bias = _causal_biases(
+      self.decoder.distance_bias(length), start, length
+    )
     x, _ = self.decoder(
       self.token_embedder(decoder_inputs),
       self_bias,
@@ -302,7 +319,7 @@ class Transformer(nn.Module):
     Returns:
       Logits `[B, K, V]` float32 and the cache with the K slots overwritten.
     """
-    self_bias = _causal_bias(cache.distance_bias, lengths, tokens.shape[1])
+    self_bias = _causal_biases(cache.distance_bias, lengths, tokens.shape[1])
     x, updated = self.decoder(
       self.token_embedder(tokens),
       self_bias,
@@ -333,20 +350,24 @@ def _padding_bias(mask: base.Array) -> base.Array:
   return jnp.where(mask, 0.0, kv_cache.MASKED)[:, None, None, :]
 
 
-def _causal_bias(
-  distance_bias: base.Array, lengths: base.Array, k: int
-) -> base.Array:
-  """Position bias and causal mask of K new tokens: `[B, H, K, L]`.
+def _causal_biases(
+  distance_bias: tuple[base.Array, ...], lengths: base.Array, k: int
+) -> tuple[base.Array, ...]:
+  """Position bias and causal mask of K new tokens: each `[B, H, K, L]`.
 
   Args:
-    distance_bias: `[L, H]` bias of looking back 0 .. L-1 tokens.
+    distance_bias: each `[L, H]`, the bias of looking back 0 .. L-1 tokens.
     lengths: `[B]` tokens before the new ones, row by row.
     k: number of new tokens.
   """
-  slots = distance_bias.shape[0]
+  slots = distance_bias[0].shape[0]
   position = lengths[:, None] + jnp.arange(k)  # [B, K]
   distance = position[:, :, None] - jnp.arange(slots)  # [B, K, L]
-  bias = distance_bias[jnp.clip(distance, 0, slots - 1)]  # [B, K, L, H]
   mask = kv_cache.attention_mask(lengths, k, slots)
-  bias = jnp.where(mask[..., None], bias, kv_cache.MASKED)
-  return bias.transpose(0, 3, 1, 2)
+
+  def masked(of_layer: base.Array) -> base.Array:
+    bias = of_layer[jnp.clip(distance, 0, slots - 1)]  # [B, K, L, H]
+    bias = jnp.where(mask[..., None], bias, kv_cache.MASKED)
+    return bias.transpose(0, 3, 1, 2)
+
+  return tuple(masked(of_layer) for of_layer in distance_bias)
