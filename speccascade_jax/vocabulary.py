@@ -147,11 +147,13 @@ class SentencePieces:
         self._processor = sentencepiece.SentencePieceProcessor(
           model_file=str(model)
         )
-    except (RuntimeError, OSError) as error:
+      self.size = self._processor.get_piece_size()
+      # A piece that is no UTF-8 would be met long after.
+      self._processor.id_to_piece(list(range(self.size)))
+    except (RuntimeError, OSError, UnicodeDecodeError) as error:
       raise ValueError(
         f'{name} is not a SentencePiece model file: {error}'
       ) from error
-    self.size = self._processor.get_piece_size()
     self.eos_id = self._processor.eos_id()
     self.unk_id = self._processor.unk_id()
     bos_id = self._processor.bos_id()
@@ -183,7 +185,11 @@ class TokenizerJson:
   def __init__(self, path: pathlib.Path):
     try:
       self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # The library raises nothing narrower.
+    except (KeyboardInterrupt, SystemExit):
+      raise
+    except BaseException as error:
+      # The library raises nothing narrower, and where its Rust code panics
+      # nothing but a BaseException.
       raise ValueError(f'{path} is not a tokenizer.json: {error}') from error
     # Ids may have gaps: what counts is the largest.
     self.size = 1 + max(self._tokenizer.get_vocab().values(), default=-1)

@@ -106,7 +106,8 @@ def config_of(file: gguf_file.File) -> families.Config:
   metadata = _Metadata(file, str(kind))
   if kind not in (*_GEMMA, 't5'):
     raise errors.CheckpointError(
-      f'{file.path} holds a {kind!r:.80}; {", ".join([*_GEMMA, "t5"])} are read.'
+      f'{file.path} holds a {kind!r:.80}; '
+      f'{", ".join([*_GEMMA, "t5"])} are read.'
     )
   if len(file.shapes.get('token_embd.weight', ())) != 2:
     raise errors.CheckpointError(f'{file.path} has no token_embd.weight.')

@@ -20,7 +20,6 @@ import numpy as np
 import safetensors.numpy
 
 from speccascade_jax import base
-from speccascade_jax.checkpoints import errors
 from speccascade_jax.checkpoints import hf_configs
 from speccascade_jax.checkpoints import safetensors_source
 from speccascade_jax.checkpoints import translate

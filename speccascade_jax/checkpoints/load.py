@@ -65,17 +65,6 @@ def load(
   Raises:
     CheckpointError: if it is no checkpoint, or cannot be used.
   """
-<<<<<<< HEAD
-  local = hub.local(path)
-  name = format_of(local)
-  vocabulary: vocabularies.Vocabulary | None
-  if name == 'gguf':
-    config, params, vocabulary = gguf_models.load(local, dtype, place)
-  else:
-    config, params = _FOLDERS[name](local, dtype, place)
-    vocabulary = vocabulary_of(local)
-  return Checkpoint(config, params, name, vocabulary, digest(local))
-=======
   with _files(path):
     local = hub.local(path)
     name = format_of(local)
@@ -85,14 +74,13 @@ def load(
 
 @contextlib.contextmanager
 def _files(path: str | os.PathLike[str]) -> Iterator[None]:
-  """Of whatever else a file may refuse: a name too long, a disk that is gone."""
+  """Whatever else a file may refuse: too long a name, a disk that is gone."""
   try:
     yield
   except OSError as error:
     raise errors.CheckpointError(
       f'{os.fspath(path)} cannot be read: {error}'
     ) from error
->>>>>>> checkpoints
 
 
 def format_of(path: hub.AnyPath) -> str:
@@ -142,7 +130,6 @@ def config_of(path: str | os.PathLike[str]) -> families.Config:
     return _CONFIGS[format_of(local)](local)
 
 
-<<<<<<< HEAD
 def vocabulary_of(
   path: str | os.PathLike[str],
 ) -> vocabularies.Vocabulary | None:
@@ -154,25 +141,16 @@ def vocabulary_of(
   Raises:
     CheckpointError: if it is no checkpoint, or its metadata are broken.
   """
-  local = hub.local(path)
-  if format_of(local) == 'gguf':
-    # The one format whose vocabulary is no file of its own.
-    return gguf_models.read_vocabulary(local)
-  found = vocabularies.find(local)
-  return None if found is None else vocabularies.Vocabulary(found)
+  with _files(path):
+    local = hub.local(path)
+    if format_of(local) == 'gguf':
+      # The one format whose vocabulary is no file of its own.
+      return gguf_models.read_vocabulary(local)
+    return _vocabulary(local)
 
 
-def _native(path, dtype, place):
-  config, params = native.load(path, dtype)
-  if place is not translate.put:
-    flat = traverse_util.flatten_dict(params, sep='/')
-    placed = {k: place(k, np.asarray(value)) for k, value in flat.items()}
-    params = traverse_util.unflatten_dict(placed, sep='/')
-  return config, params
-=======
 _Loaded = tuple[families.Config, base.Params, vocabularies.Vocabulary | None]
 _Loader = Callable[[hub.AnyPath, str | None, translate.Place], _Loaded]
->>>>>>> checkpoints
 
 
 def _folder(

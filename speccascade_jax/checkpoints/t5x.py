@@ -7,11 +7,13 @@
 The parameters' names are ours. What a checkpoint does not hold is the config:
 the shapes tell it. Layers that were scanned over lie in one array with an axis
 of layers behind the first, and their heads have an axis of their own (T5X's
-`scalable_t5`)::
+`scalable_t5`), as do their position biases, which are one for all layers only
+where they are equal::
 
     .../self_attention/query/kernel   [E, H D]   scanned [E, layers, H, D]
     .../self_attention/out/kernel     [H D, E]           [H, layers, D, E]
     .../mlp/wo/kernel                 [F, E]             [F, layers, E]
+    .../relpos_bias/rel_embedding     [H, buckets]       [H, layers, buckets]
 """
 
 from __future__ import annotations

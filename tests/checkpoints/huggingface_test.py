@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import shutil
@@ -24,13 +25,16 @@ FOLDERS = sorted(path.name for path in GOLDENS.glob('hf_*'))
 
 def logits(config, params, inputs, targets=None):
   """As transformers gives them: behind every token of a decoder-only text."""
-  network = families.family_of(config).network(config)
   if targets is None:
     inputs, targets = inputs[:, :1], inputs
   with jax.default_matmul_precision('float32'):
-    return np.asarray(
-      jax.jit(network.apply)({'params': params}, inputs, targets)
-    )
+    return np.asarray(_forward(config)({'params': params}, inputs, targets))
+
+
+@functools.cache
+def _forward(config):
+  """One program for all checkpoints of a shape, whatever their format."""
+  return jax.jit(families.family_of(config).network(config).apply)
 
 
 def assert_computes_as_expected(config, params, folder):

@@ -9,6 +9,7 @@ import re
 
 from etils import epath
 from flax import serialization
+from flax import traverse_util
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -164,12 +165,40 @@ def test_the_arrays_of_a_step_may_be_named_themselves(tmp_path):
   assert orbax_models.item(epath.Path(path)) == epath.Path(path / 'state')
 
 
-def test_biases_that_differ_between_layers_are_refused(tmp_path):
+@pytest.mark.parametrize('are_scanned', [True, False])
+def test_biases_that_differ_between_layers_are_those_of_layers(
+  are_scanned, tmp_path
+):
+  """As `scalable_t5` trains them, and umT5 without scanned layers."""
   tensors = scanned(tensors_of('hf_t5_v1_1'))
-  tensors['decoder/decoder/relpos_bias/rel_embedding'][:, 1] += 1
-  path = write(tmp_path / 'checkpoint_7', tensors)
-  with pytest.raises(errors.CheckpointError, match='biases of their own'):
-    load.load(path)
+  name = '{0}/{0}/relpos_bias/rel_embedding'
+  tensors[name.format('decoder')][:, 1] += 1
+  biases = {s: tensors[name.format(s)] for s in ('encoder', 'decoder')}
+  own = {
+    f'{stack}/layers_{i}/relpos_bias/rel_embedding': bias[:, i]
+    for stack, bias in biases.items()
+    for i in range(bias.shape[1])
+  }
+  if not are_scanned:
+    tensors = own | {
+      k: v for k, v in tensors_of('hf_t5_v1_1').items() if 'relpos' not in k
+    }
+  checkpoint = load.load(write(tmp_path / 'checkpoint_7', tensors))
+  assert checkpoint.config.relative_attention_per_layer
+  loaded = traverse_util.flatten_dict(checkpoint.params, sep='/')
+  assert {k for k in loaded if 'relpos' in k} == set(own)
+  for name, bias in own.items():
+    np.testing.assert_array_equal(loaded[name], bias)
+  with pytest.raises(errors.CheckpointError, match='not written for Hugging'):
+    huggingface.save(tmp_path, checkpoint.config, checkpoint.params)
+
+
+def test_a_scanned_tensor_is_read_once_for_all_layers():
+  tensors = scanned(tensors_of('hf_t5_v1_1'))
+  source = sources.Arrays(tensors)
+  t5x.read(source, None, lambda name, value: value)
+  read = [name for name, _ in source.noted if 'relpos_bias' not in name]
+  assert sorted(read) == sorted(k for k in tensors if 'relpos' not in k)
 
 
 # Gemma.

@@ -231,15 +231,18 @@ def test_rotation_turns_by_the_position_and_keeps_lengths():
   ('change', 'message'),
   [
     ({'num_heads': 0}, 'num_heads must be a positive integer, got 0'),
-    ({'num_kv_heads': 3}, 'num_kv_heads must divide num_heads=4, got 3'),
+    (
+      {'num_kv_heads': 3},
+      'num_kv_heads must be a divisor of num_heads=4, got 3',
+    ),
     ({'head_dim': 3}, 'head_dim must be even.*got 3'),
     ({'attention_pattern': ()}, r'attention_pattern must be .*got \(\)'),
     ({'attention_pattern': ('near',)}, "got .'near',"),
     ({'attention_pattern': ('local',)}, 'sliding_window must be given'),
     ({'sliding_window': 0}, 'sliding_window must be a positive.*got 0'),
-    ({'final_logit_softcap': -1.0}, 'final_logit_softcap must be above 0'),
+    ({'final_logit_softcap': -1.0}, 'softcap must be a finite number, above 0'),
     ({'dropout_rate': 1.0}, 'dropout_rate must be in'),
-    ({'dtype': 'float16'}, "got 'float16'.*overflows"),
+    ({'dtype': 'float16'}, "float16 overflows.*got 'float16'"),
   ],
   ids=str,
 )

@@ -148,24 +148,75 @@ def test_logits_equal_hugging_faces(name):
 @pytest.mark.parametrize('name', ['t5_v1_0_near', 't5_v1_1_far'])
 def test_cached_chunks_equal_hugging_faces(name):
   golden = t5_golden.load(name)
-  model = step_model.step_model(golden.config)
+  _assert_cached(golden.config, golden.params, golden, golden.logits)
+
+
+def _assert_cached(config, params, golden, expected):
+  model = step_model.step_model(config)
   batch, length = golden.decoder_inputs.shape
   with jax.default_matmul_precision('float32'):
     start = jax.jit(model.start, static_argnums=2)(
-      golden.params, golden.encoder_inputs, length
+      params, golden.encoder_inputs, length
     )
     extend = jax.jit(model.extend)
     assert (start.token == golden.decoder_inputs[:, 0]).all()
     cache, lengths, logits = start.cache, start.lengths, []
     for begin, end in _chunks(length):
       chunk, cache = extend(
-        golden.params, cache, golden.decoder_inputs[:, begin:end], lengths
+        params, cache, golden.decoder_inputs[:, begin:end], lengths
       )
       logits.append(chunk)
       lengths = lengths + (end - begin)
   logits = np.concatenate(logits, axis=1)
-  assert logits.shape == (batch, length, golden.config.vocab_size)
-  np.testing.assert_allclose(logits, golden.logits, rtol=0, atol=1e-4)
+  assert logits.shape == (batch, length, config.vocab_size)
+  np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize('differing', [False, True])
+def test_layers_may_have_position_biases_of_their_own(differing):
+  """Equal ones are the model with one; others count in their layer alone."""
+  golden = t5_golden.load('t5_v1_0_near')
+  config = dataclasses.replace(golden.config, relative_attention_per_layer=True)
+  shared = traverse_util.flatten_dict(golden.params, sep='/')
+  one_each = dict(shared)
+  rng = np.random.default_rng(0)
+  for stack, depth in (
+    ('encoder', config.num_encoder_layers),
+    ('decoder', config.num_decoder_layers),
+  ):
+    assert depth > 1
+    bias = one_each.pop(f'{stack}/relpos_bias/rel_embedding')
+    for i in range(depth):
+      one_each[f'{stack}/layers_{i}/relpos_bias/rel_embedding'] = bias
+    if differing:
+      # All but the last layer attend to no effect, so that the last one's bias
+      # is the only one.
+      own = rng.normal(size=bias.shape).astype(np.float32)
+      attention = {'encoder': 'attention', 'decoder': 'self_attention'}[stack]
+      for flat in (shared, one_each):
+        for i in range(depth - 1):
+          name = f'{stack}/layers_{i}/{attention}/out/kernel'
+          flat[name] = np.zeros_like(flat[name])
+      shared[f'{stack}/relpos_bias/rel_embedding'] = own
+      one_each[f'{stack}/layers_{depth - 1}/relpos_bias/rel_embedding'] = own
+  expected, own, old = (
+    t5_golden.run(golden, traverse_util.unflatten_dict(flat, sep='/'), shape)
+    for flat, shape in (
+      (shared, golden.config),
+      (one_each, config),
+      (shared | _biases(golden), None),
+    )
+  )
+  np.testing.assert_allclose(own, expected, rtol=0, atol=1e-4)
+  assert (np.abs(old - expected).max() > 0.05) == differing
+  _assert_cached(
+    config, traverse_util.unflatten_dict(one_each, sep='/'), golden, own
+  )
+
+
+def _biases(golden):
+  flat = traverse_util.flatten_dict(golden.params, sep='/')
+  return {name: x for name, x in flat.items() if 'relpos_bias' in name}
 
 
 def _chunks(length):
