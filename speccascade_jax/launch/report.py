@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import pathlib
 import sys
 
+from speccascade_jax.reports import expected as expected_lib
+from speccascade_jax.reports import expected_tables
 from speccascade_jax.reports import figures
 from speccascade_jax.reports import headline
 from speccascade_jax.reports import headline_tables
@@ -20,13 +22,18 @@ from speccascade_jax.reports import runs
 from speccascade_jax.reports import tables
 
 
-def report(*, run_dir: str, output: str | None = None) -> pathlib.Path:
+def report(
+  *, run_dir: str, output: str | None = None, expected: str | None = None
+) -> pathlib.Path:
   """Prints the tables and writes the files.
 
   Args:
     run_dir: of a `speccascade sweep`, finished or not.
     output: folder of the tables, the figures and index.html; RUN_DIR/report
       by default.
+    expected: file of published figures to compare with, see
+      `reports.expected`; by default the expected.json beside the gin file
+      that the sweep was set up by, if there is one.
 
   Returns:
     The folder.
@@ -34,8 +41,9 @@ def report(*, run_dir: str, output: str | None = None) -> pathlib.Path:
   sweep = runs.load(run_dir)
   folder = pathlib.Path(run_dir) / 'report' if output is None else output
   folder = pathlib.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
   rows = headline.find(sweep)
+  beside = _beside(sweep, rows, expected)
+  folder.mkdir(parents=True, exist_ok=True)
   files: dict[str, str | bytes] = {
     'table.md': tables.markdown(sweep),
     'table.csv': tables.csv(sweep),
@@ -46,16 +54,38 @@ def report(*, run_dir: str, output: str | None = None) -> pathlib.Path:
       sweep
     ).png,
     'quality_vs_deferral_rate.png': figures.quality_vs_deferral_rate(sweep).png,
-    'index.html': page.render(sweep, rows),
+    'index.html': page.render(sweep, rows, beside),
   }
+  if beside:
+    files['expected.md'] = expected_tables.markdown(beside)
   for name, content in files.items():
     data = content.encode() if isinstance(content, str) else content
     (folder / name).write_bytes(data)
   sys.stdout.write(tables.text(sweep))
   sys.stdout.write(f'\n{headline_tables.text(rows, sweep.primary_metric)}')
+  if beside:
+    sys.stdout.write(f'\n{expected_tables.text(beside)}')
   print(f'\nThe report is in {folder}: {", ".join(files)}')
   print(f'Open {(folder / "index.html").resolve().as_uri()}')
   return folder
+
+
+def _beside(
+  sweep: runs.Sweep, rows: Sequence[headline.Row], expected: str | None
+) -> expected_lib.Beside | None:
+  """The comparison that was asked for, or that lies beside the gin file."""
+  path = expected or expected_lib.find(sweep)
+  if path is None:
+    return None
+  beside = expected_lib.compare(sweep, rows, path)
+  if beside.comparisons:
+    return beside
+  if expected is not None:
+    raise ValueError(
+      f'{path} has no figure for task {sweep.header.get("task")!r} with models '
+      f'{sweep.header.get("models", "that the pair does not name")}.'
+    )
+  return None
 
 
 def main(argv: Sequence[str]) -> None:
@@ -68,5 +98,11 @@ def main(argv: Sequence[str]) -> None:
   parser.add_argument(
     '--output', metavar='DIR', help='where to write; RUN_DIR/report by default'
   )
+  parser.add_argument(
+    '--expected',
+    metavar='FILE',
+    help='published figures to compare with; by default the expected.json '
+    'beside the gin file of the sweep',
+  )
   args = parser.parse_args(argv)
-  report(run_dir=args.run_dir, output=args.output)
+  report(run_dir=args.run_dir, output=args.output, expected=args.expected)
