@@ -14,3 +14,5 @@ with contextlib.suppress(RuntimeError):  # Its devices are set up already.
   tf.config.set_visible_devices([], 'GPU')
 
 from speccascade_jax.data import debian  # noqa: F401
+from speccascade_jax.data import gemma_tasks  # noqa: F401
+from speccascade_jax.data import t5_tasks  # noqa: F401

@@ -1,11 +1,16 @@
 """Batches for the trainer, and examples for the evaluator.
 
 seqio reads, prefixes and tokenises; its tasks and mixtures are what `task`
-names. From there on this is NumPy instead of seqio's converters and tf.data:
-the corpora are some 50,000 short texts, 20 MB of token ids, so that an epoch
-can be planned as a whole. That makes batches of examples of one length, every
-example exactly once, and a start at any step without reading what precedes it;
-tf.data buckets in the order in which examples come by and resumes by skipping.
+names, and `vocabulary`, a SentencePiece model file, may take the place of
+theirs. Examples are texts, for models that bring a vocabulary of their own.
+
+For the trainer, what follows is NumPy instead of seqio's converters and
+tf.data: the shipped corpora are some 50,000 short texts, 20 MB of token ids,
+so that an epoch can be planned as a whole. That makes batches of examples of
+one length, every example exactly once, and a start at any step without reading
+what precedes it; tf.data buckets in the order in which examples come by and
+resumes by skipping. A training split is held in memory, also one of millions of
+examples, some 500 bytes for each short one.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import seqio
+import tensorflow as tf
 
 from speccascade_jax.data import bucketing
 
@@ -50,6 +56,7 @@ def train_batches(
   batch_tokens: int | None = None,
   multiple_of: int = 1,
   shapes: Sequence[bucketing.Shape] = bucketing.SHAPES,
+  vocabulary: str | None = None,
 ) -> Iterator[Batch]:
   """Shuffled batches without end.
 
@@ -70,6 +77,7 @@ def train_batches(
       batches, and all batches cost about the same.
     multiple_of: with `batch_tokens`, what divides the rows of every batch.
     shapes: the shapes that a batch may have besides (S, T).
+    vocabulary: instead of the task's own.
 
   Yields:
     {'encoder_inputs': [B, S], 'decoder_inputs': [B, T], 'decoder_targets':
@@ -84,7 +92,7 @@ def train_batches(
   """
   plan = _plan(batch_size, batch_tokens, multiple_of, lengths, shapes)
   _check_start(seed, start_step)
-  parts = _parts(task, split, plan.longest)
+  parts = _parts(task, split, plan.longest, vocabulary)
   return _endless(parts, plan, seed, start_step)
 
 
@@ -97,6 +105,7 @@ def eval_batches(
   batch_tokens: int | None = None,
   multiple_of: int = 1,
   shapes: Sequence[bucketing.Shape] = bucketing.SHAPES,
+  vocabulary: str | None = None,
 ) -> list[Batch]:
   """The batches of one pass over a split, always the same.
 
@@ -104,7 +113,7 @@ def eval_batches(
   examples of its tasks, whatever its rates.
   """
   plan = _plan(batch_size, batch_tokens, multiple_of, lengths, shapes)
-  tokens = _joined(_parts(task, split, plan.longest))
+  tokens = _joined(_parts(task, split, plan.longest, vocabulary))
   order = np.arange(len(tokens.inputs))
   groups = bucketing.pack(order, tokens.sizes, plan.shapes, plan.rows)
   return [_batch(tokens, group) for group in groups]
@@ -157,11 +166,13 @@ def examples(
 
   Returns:
     In the order of the split, {'example': index in the split, 'source': text
-    as the model reads it, the task's prefix included, 'target': text,
-    'inputs': token ids of the source, uncut, with the end of sequence}.
+    as the model reads it, the task's prefix included, 'target': what the
+    metrics compare with, which is a text unless the task's `postprocess_fn`
+    makes something else of it}.
 
   Raises:
     ValueError: if there is no such task or split, or too few examples.
+    FileNotFoundError: if the data set has not been prepared.
   """
   found = _find(task, split)
   if isinstance(found, seqio.Mixture):
@@ -169,7 +180,7 @@ def examples(
       f'{task!r} is a mixture; evaluate its tasks one by one: '
       f'{", ".join(sorted(part.name for part in found.tasks))}.'
     )
-  rows = list(_dataset(found, split, None))
+  rows = _texts(found, split)
   if num_examples is not None and not 1 <= num_examples <= len(rows):
     raise ValueError(
       f'num_examples is {num_examples}; {task}/{split} has {len(rows)}.'
@@ -183,16 +194,31 @@ def examples(
   return [
     {
       'example': int(i),
-      'source': rows[i]['inputs_pretokenized'].decode(),
-      'target': rows[i]['targets_pretokenized'].decode(),
-      'inputs': rows[i]['inputs'].tolist(),
+      'source': rows[i]['inputs'].decode(),
+      'target': found.postprocess_fn(
+        rows[i]['targets'].decode(), example=rows[i], is_target=True
+      ),
     }
     for i in chosen
   ]
 
 
+def stop_sequences(task: str) -> tuple[str, ...]:
+  """What ends an output of a `stopped.StoppedTask`; () of any other.
+
+  Raises:
+    ValueError: if there is no such task.
+  """
+  return getattr(_named(task), 'stop_sequences', ())
+
+
 def sources(
-  task: str, split: str, lengths: Mapping[str, int], count: int | None = None
+  task: str,
+  split: str,
+  lengths: Mapping[str, int],
+  count: int | None = None,
+  *,
+  vocabulary: str | None = None,
 ) -> list[list[int]]:
   """Token ids of the first `count` sources, cut as in training.
 
@@ -201,7 +227,7 @@ def sources(
   Raises:
     ValueError: if there is no such task or split, or too few examples.
   """
-  parts = _parts(task, split, bucketing.Shape(**lengths))
+  parts = _parts(task, split, bucketing.Shape(**lengths), vocabulary)
   if count is None:
     return [ids.tolist() for part in parts for ids in part.tokens.inputs]
   total_rate = sum(part.rate for part in parts)
@@ -218,6 +244,19 @@ def sources(
       )
     found += [ids.tolist() for ids in part.tokens.inputs[:size]]
   return found
+
+
+def check(task: str, split: str) -> None:
+  """Refuses a split that cannot be read, without reading it.
+
+  Raises:
+    ValueError: if there is no such task or split.
+    FileNotFoundError: if its data set has not been prepared.
+  """
+  found = _find(task, split)
+  parts = found.tasks if isinstance(found, seqio.Mixture) else [found]
+  for part in parts:
+    part.num_input_examples(split)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,11 +317,15 @@ def _check_start(seed: int, start_step: int) -> None:
     raise ValueError(f'seed is {seed}; it has to be 0 or more.')
 
 
-def _find(task: str, split: str) -> seqio.Task | seqio.Mixture:
+def _named(task: str) -> seqio.Task | seqio.Mixture:
   tasks = seqio.TaskRegistry.names() | seqio.MixtureRegistry.names()
   if task not in tasks:
     raise ValueError(f'No task {task!r}; there are {", ".join(sorted(tasks))}.')
-  found = seqio.get_mixture_or_task(task)
+  return seqio.get_mixture_or_task(task)
+
+
+def _find(task: str, split: str) -> seqio.Task | seqio.Mixture:
+  found = _named(task)
   if split not in found.splits:
     raise ValueError(
       f'{task!r} has no split {split!r}, only {", ".join(found.splits)}.'
@@ -290,20 +333,34 @@ def _find(task: str, split: str) -> seqio.Task | seqio.Mixture:
   return found
 
 
-def _parts(task: str, split: str, longest: bucketing.Shape) -> list[_Part]:
+def _parts(
+  task: str, split: str, longest: bucketing.Shape, vocabulary: str | None
+) -> list[_Part]:
   found = _find(task, split)
   if not isinstance(found, seqio.Mixture):
-    return [_Part(_tokenised(task, split, longest), 1.0)]
+    return [_Part(_tokenised(task, split, longest, vocabulary), 1.0)]
   return [
-    _Part(_tokenised(part.name, split, longest), found.get_rate(part))
+    _Part(
+      _tokenised(part.name, split, longest, vocabulary), found.get_rate(part)
+    )
     for part in sorted(found.tasks, key=lambda part: part.name)
   ]
 
 
 @functools.lru_cache(maxsize=8)
-def _tokenised(task: str, split: str, longest: bucketing.Shape) -> Tokens:
+def _tokenised(
+  task: str, split: str, longest: bucketing.Shape, vocabulary: str | None
+) -> Tokens:
   found = seqio.get_mixture_or_task(task)
-  rows = list(_dataset(found, split, longest))
+  if vocabulary is not None:
+    pieces = seqio.SentencePieceVocabulary(vocabulary)
+    found = found.replace(
+      output_features={
+        name: dataclasses.replace(feature, vocabulary=pieces)
+        for name, feature in found.output_features.items()
+      }
+    )
+  rows = list(_dataset(found, split, longest._asdict()))
   return Tokens(
     inputs=[row['inputs'] for row in rows],
     targets=[row['targets'] for row in rows],
@@ -311,10 +368,42 @@ def _tokenised(task: str, split: str, longest: bucketing.Shape) -> Tokens:
   )
 
 
+def _texts(task: seqio.Task, split: str) -> list[dict[str, Any]]:
+  """Examples with 'inputs' and 'targets' as they are before tokenisation."""
+  steps = list(itertools.takewhile(_keeps_texts, task.preprocessors))
+  if len(steps) == len(task.preprocessors):
+    # It tokenises in a way of its own, and may have kept the texts.
+    rows = list(_dataset(task, split, None))
+    suffix = '_pretokenized'
+    if rows and f'inputs{suffix}' not in rows[0]:
+      raise ValueError(
+        f'{task.name!r} has no texts to evaluate on: let '
+        'seqio.preprocessors.tokenize be among its preprocessors, or keep '
+        "texts as 'inputs_pretokenized' and 'targets_pretokenized'."
+      )
+    names = ('inputs', 'targets')
+    return [row | {name: row[name + suffix] for name in names} for row in rows]
+  text = seqio.Feature(
+    seqio.PassThroughVocabulary(size=0), dtype=tf.string, rank=0
+  )
+  texts = task.replace(
+    preprocessors=steps, output_features={'inputs': text, 'targets': text}
+  )
+  return list(_dataset(texts, split, None))
+
+
+def _keeps_texts(step: Any) -> bool:
+  while isinstance(step, functools.partial):
+    step = step.func
+  return step not in (
+    seqio.preprocessors.tokenize,
+    seqio.preprocessors.tokenize_and_append_eos,
+  )
+
+
 def _dataset(
-  task: seqio.Task, split: str, longest: bucketing.Shape | None
+  task: seqio.Task, split: str, lengths: Mapping[str, int] | None
 ) -> Iterator[dict[str, Any]]:
-  lengths = None if longest is None else longest._asdict()
   dataset = task.get_dataset(
     sequence_length=lengths, split=split, shuffle=False
   )

@@ -1,11 +1,16 @@
-"""Preprocessors that seqio does not have."""
+"""Pre- and postprocessors that seqio does not have."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+import json
+from typing import Any
 
+import numpy as np
 import seqio
 import tensorflow as tf
+
+from speccascade_jax.data import few_shot
 
 
 @seqio.map_over_dataset
@@ -27,3 +32,67 @@ def text_to_text(
     'targets': example['target'],
     'source': example['source'],
   }
+
+
+def few_shot_prompt(
+  dataset: tf.data.Dataset,
+  *,
+  read: Callable[[Mapping[str, Any]], few_shot.Example],
+  drawn: Callable[[], Sequence[few_shot.Example]],
+  layout: few_shot.Layout,
+  shots: int,
+) -> tf.data.Dataset:
+  """Puts exemplars before the question of each example.
+
+  Args:
+    dataset: of examples, which may be nested in dictionaries.
+    read: makes an example's NumPy arrays what a prompt shows.
+    drawn: the exemplars, one more than are shown, as `few_shot.draw` returns
+      them; called once, when a split is read.
+    layout: how they are written.
+    shots: how many are shown.
+
+  Returns:
+    A dataset of {'inputs': prompt, 'targets': what would complete it, 'answer':
+    the JSON of what the metrics compare with}, scalars of type string;
+    `target_of` reads the last.
+  """
+  exemplars = drawn()
+  spec = dataset.element_spec
+
+  def texts(*arrays: np.ndarray) -> tuple[bytes, ...]:
+    example = read(tf.nest.pack_sequence_as(spec, arrays))
+    others = few_shot.shown(exemplars, example.question, shots)
+    made = (
+      layout.prompt(others, example.question),
+      layout.completion(example),
+      json.dumps(example.target),
+    )
+    return tuple(text.encode() for text in made)
+
+  def with_prompt(row: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    made = tf.numpy_function(texts, tf.nest.flatten(row), [tf.string] * 3)
+    for tensor in made:
+      tensor.set_shape([])
+    return dict(zip(('inputs', 'targets', 'answer'), made))
+
+  return dataset.map(with_prompt, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def target_of(
+  output: str,
+  *,
+  example: Mapping[str, Any] | None = None,
+  is_target: bool = False,
+  **unused: Any,
+) -> Any:
+  """seqio's `postprocess_fn` of tasks whose targets are more than a text.
+
+  Returns:
+    What 'answer' of `example` says in JSON, for a target; a prediction as it
+    is: the metrics look for the answer in it.
+  """
+  if not is_target:
+    return output
+  assert example is not None  # seqio gives it with every target.
+  return json.loads(example['answer'])

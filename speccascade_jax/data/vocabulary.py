@@ -1,4 +1,6 @@
-"""The SentencePiece vocabulary of the shipped tasks, for seqio.
+"""The SentencePiece vocabularies of the tasks, for seqio.
+
+That of the shipped tasks is part of the package:
 
 4,096 unigram pieces: pad 0, end of sequence 1, unknown 2, no start of
 sequence, one piece a task prefix, 256 pieces of one byte each, so that any
@@ -33,3 +35,17 @@ def debian() -> seqio.SentencePieceVocabulary:
       'again, or train it with experiments/corpora/train_vocabulary.py.'
     )
   return seqio.SentencePieceVocabulary(str(path))
+
+
+def t5() -> seqio.SentencePieceVocabulary:
+  """T5's 32,000 pieces and 100 sentinels, from its bucket when first used."""
+  return seqio.SentencePieceVocabulary(
+    'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model'
+  )
+
+
+def gemma_2() -> seqio.SentencePieceVocabulary:
+  """Gemma 2's 256,000 pieces, from its bucket when first used."""
+  return seqio.SentencePieceVocabulary(
+    'gs://gemma-data/tokenizers/tokenizer_gemma2.model'
+  )

@@ -34,6 +34,7 @@ def evaluate(
   num_examples: int | None = None,
   input_length: int | None = None,
   stop: str | Sequence[str] | None = None,
+  data_dir: str | None = None,
   batch_size: int = 32,
   top_k: int | None = None,
   top_p: float | None = None,
@@ -57,9 +58,12 @@ def evaluate(
       f'evaluate takes one alpha, got {method.alphas}; several are a sweep.'
     )
   folder = pathlib.Path(run_dir)
-  stops = inputs.stop_sequences(stop)
+  stops = inputs.stop_sequences(stop, task)
+  # Before the models, which take longer than to find that there is no data.
+  examples, metric_fns = inputs.load_task(
+    task, split, num_examples, seed, data_dir
+  )
   loaded = inputs.load_pair(pair)
-  examples, metric_fns = inputs.load_task(task, split, num_examples, seed)
   input_length = input_length or inputs.longest_source(loaded, examples)
   content: dict[str, Any] = {
     'task': task,

@@ -62,7 +62,11 @@ def pair_name(pair: PairName) -> str:
 
 
 def load_task(
-  task: str, split: str, num_examples: int | None, seed: int
+  task: str,
+  split: str,
+  num_examples: int | None,
+  seed: int,
+  data_dir: str | None = None,
 ) -> tuple[list[base.Example], list[base.MetricFn]]:
   """Examples of a seqio task, and its metrics.
 
@@ -73,9 +77,11 @@ def load_task(
     num_examples: that many, drawn at random without replacement and kept in
       the order of the split; None takes all.
     seed: of the draw.
+    data_dir: where data sets lie that do not ship; None: see `data.prepared`.
 
   Raises:
     ValueError: if the task, the split or so many examples do not exist.
+    FileNotFoundError: if the data set has not been prepared.
   """
   # Here, because TensorFlow takes seconds and generating needs neither.
   quiet.import_seqio()
@@ -83,6 +89,7 @@ def load_task(
 
   from speccascade_jax.data import batches
 
+  set_data_dir(data_dir)
   with quiet.native_stderr_closed():
     rows = batches.examples(task, split, num_examples, seed)
   examples = [
@@ -96,12 +103,33 @@ def load_task(
   return examples, list(seqio.TaskRegistry.get(task).metric_fns)
 
 
-def stop_sequences(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+def set_data_dir(data_dir: str | None) -> None:
+  """Says to all tasks where their data sets lie; None leaves it as it is."""
+  if data_dir is not None:
+    quiet.import_seqio()
+    import seqio
+
+    seqio.set_tfds_data_dir_override(data_dir)
+
+
+def stop_sequences(
+  stop: str | Sequence[str] | None, task: str | None = None
+) -> tuple[str, ...]:
   """What a config's `stop` says, which may be one text or several.
 
+  Args:
+    stop: the config's; None is the task's own, and () is none at all.
+    task: the task, if there is one.
+
   Raises:
-    ValueError: if it is neither, or one of them is empty.
+    ValueError: if it is neither, one of them is empty, or there is no such
+      task.
   """
+  if stop is None and task is not None:
+    quiet.import_seqio()
+    from speccascade_jax.data import batches
+
+    stop = batches.stop_sequences(task)
   stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
   if not all(isinstance(text, str) and text for text in stops):
     raise ValueError(

@@ -21,7 +21,7 @@ FREE = (
   *('Loop.report_every', 'Loop.validate_every', 'Loop.score_every'),
   *('Loop.checkpoint_every', 'Loop.keep'),
   *('train.run_dir', 'train.export_dir', 'train.export_dtype'),
-  'train.score_examples',
+  *('train.score_examples', 'train.data_dir'),
 )
 
 

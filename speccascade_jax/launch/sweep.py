@@ -30,6 +30,7 @@ def sweep(
   split: str = 'test',
   input_length: int | None = None,
   stop: str | Sequence[str] | None = None,
+  data_dir: str | None = None,
   top_k: int | None = None,
   top_p: float | None = None,
   min_p: float | None = None,
@@ -51,9 +52,12 @@ def sweep(
     trials=trials,
     seed=seed,
   )
-  stops = inputs.stop_sequences(stop)
+  stops = inputs.stop_sequences(stop, task)
+  # Before the models, which take longer than to find that there is no data.
+  examples, metric_fns = inputs.load_task(
+    task, split, num_examples, seed, data_dir
+  )
   loaded = inputs.load_pair(pair)
-  examples, metric_fns = inputs.load_task(task, split, num_examples, seed)
   if input_length is None:
     input_length = inputs.longest_source(loaded, examples)
   sweep_lib.sweep(

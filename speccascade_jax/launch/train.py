@@ -19,6 +19,7 @@ import optax
 from speccascade_jax.checkpoints import native
 from speccascade_jax.launch import gin_names
 from speccascade_jax.launch import gin_setup
+from speccascade_jax.launch import inputs
 from speccascade_jax.launch import resumed
 from speccascade_jax.launch import training_inputs
 from speccascade_jax.models import families
@@ -46,12 +47,20 @@ def train(
   teacher: str | None = None,
   generated: training_inputs.Generated | None = None,
   score_examples: int = 0,
+  data_dir: str | None = None,
+  vocabulary: str | None = None,
   seed: int = 0,
 ) -> None:
   """Trains `model`; see `gin/runs/train.gin` for what the arguments mean."""
   folder, config_text = pathlib.Path(run_dir), gin_setup.operative_config()
   resumed.check(folder, config_text)
   training_inputs.check_objective(objective, teacher, generated)
+  inputs.set_data_dir(data_dir)
+  data = training_inputs.Data(
+    task, lengths, batch_tokens, loop.microbatches, seed, vocabulary
+  )
+  # Before the models, which take longer than to find that there is no data.
+  data.check()
   forwards, frozen = [forward.teacher_forced(model)], None
   if teacher is not None:
     teacher_config, frozen = training_inputs.load_teacher(teacher, model)
@@ -60,12 +69,11 @@ def train(
     params = families.init(model, jax.random.key(seed))
   else:
     params = training_inputs.load_initial(initial, model)
-  data = training_inputs.Data(
-    task, lengths, batch_tokens, loop.microbatches, seed
-  )
   score = None
   if score_examples:
-    score = training_inputs.scorer(model, task, score_examples, lengths)
+    score = training_inputs.scorer(
+      model, task, score_examples, lengths, vocabulary
+    )
   batches: trainer.Batches = data.train
   if generated is not None and teacher is not None:
     batches = data.mixed(generated, run_dir, teacher, teacher_config, frozen)

@@ -58,6 +58,22 @@ class Data:
   batch_tokens: int
   microbatches: int
   seed: int
+  vocabulary: str | None = None  # Instead of the task's own.
+
+  def check(self) -> None:
+    """Refuses data or a vocabulary that are not there, reading neither.
+
+    Raises:
+      ValueError: if there is no such task, or it lacks a split.
+      FileNotFoundError: if the data set has not been prepared, or the
+        vocabulary's file is missing.
+    """
+    from speccascade_jax.data import batches
+
+    for split in ('train', 'validation'):
+      batches.check(self.task, split)
+    if self.vocabulary is not None:
+      vocabularies.Vocabulary(self.vocabulary)
 
   def train(self, start: int) -> Iterator[train_step.Batch]:
     """The training batches from step `start` on."""
@@ -72,6 +88,7 @@ class Data:
       start,
       batch_tokens=self.batch_tokens,
       multiple_of=self.microbatches,
+      vocabulary=self.vocabulary,
     )
 
   def mixed(
@@ -90,10 +107,14 @@ class Data:
     from speccascade_jax.data import batches
 
     sources = batches.sources(
-      self.task, 'train', self.lengths, generated.num_examples
+      self.task,
+      'train',
+      self.lengths,
+      generated.num_examples,
+      vocabulary=self.vocabulary,
     )
     length = self.lengths['targets']
-    words = _vocabulary(self.task)
+    words = _vocabulary(self.task, self.vocabulary)
     targets = distillation.generate_targets(
       families.step_model(teacher, words.eos_id),
       params,
@@ -138,6 +159,7 @@ class Data:
         self.lengths,
         batch_tokens=self.batch_tokens,
         multiple_of=self.microbatches,
+        vocabulary=self.vocabulary,
       )
     )
 
@@ -193,6 +215,7 @@ def scorer(
   task: str,
   num_examples: int,
   lengths: Mapping[str, int],
+  vocabulary: str | None = None,
 ) -> trainer.Score:
   """The task's metrics of greedy texts on part of the validation split.
 
@@ -200,7 +223,7 @@ def scorer(
   few examples) fails before the training, not at its end.
   """
   examples, metric_fns = inputs.load_task(task, 'validation', num_examples, 0)
-  words = _vocabulary(task)
+  words = _vocabulary(task, vocabulary)
   step = families.step_model(model, words.eos_id)
 
   def score(params: base.Params) -> dict[str, float]:
@@ -219,14 +242,19 @@ def scorer(
   return score
 
 
-def _vocabulary(task: str) -> vocabularies.Vocabulary:
+def _vocabulary(task: str, path: str | None) -> vocabularies.Vocabulary:
+  """That of the file, or else the task's own, which may lie in a bucket."""
+  if path is not None:
+    return vocabularies.Vocabulary(path)
   import seqio
 
   from speccascade_jax import data  # noqa: F401  Registers the tasks.
 
-  features = seqio.get_mixture_or_task(task).output_features
+  pieces = seqio.get_mixture_or_task(task).output_features['targets'].vocabulary
   return vocabularies.Vocabulary(
-    features['targets'].vocabulary.sentencepiece_model_file
+    vocabularies.SentencePieces(
+      pieces.sp_model, pieces.sentencepiece_model_file
+    )
   )
 
 

@@ -52,6 +52,7 @@ def tune(
   search_dir: str | None = None,
   input_length: int | None = None,
   stop: str | Sequence[str] | None = None,
+  data_dir: str | None = None,
   top_k: int | None = None,
   top_p: float | None = None,
   min_p: float | None = None,
@@ -86,10 +87,15 @@ def tune(
       f'split and held_out_split are both {split!r}: what was chosen on some '
       'examples has to be confirmed on others.'
     )
-  stops = inputs.stop_sequences(stop)
+  stops = inputs.stop_sequences(stop, task)
+  # Before the models, which take longer than to find that there is no data.
+  examples, metric_fns = inputs.load_task(
+    task, split, rungs[-1], seed, data_dir
+  )
+  drawn, _ = inputs.load_task(
+    task, held_out_split, num_held_out, seed, data_dir
+  )
   loaded = inputs.load_pair(pair)
-  examples, metric_fns = inputs.load_task(task, split, rungs[-1], seed)
-  drawn, _ = inputs.load_task(task, held_out_split, num_held_out, seed)
   held_out = tuning.apart(drawn, examples)
   if len(held_out) < len(drawn):
     print(
