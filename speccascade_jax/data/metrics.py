@@ -114,8 +114,8 @@ def rouge(
 ) -> dict[str, float]:
   """ROUGE-1, ROUGE-2 and ROUGE-L of rouge-score, with stemming.
 
-  F-measures, averaged over the examples. T5's task reports ROUGE-L by
-  sentence (Lsum) for summaries of several; a synopsis is a single one.
+  F-measures, averaged over the examples. For summaries of several sentences
+  T5's task reports ROUGE-L by sentence, see `rouge_lsum`.
 
   Returns:
     {'rouge1': 0 to 100, 'rouge2': 0 to 100, 'rougeL': 0 to 100}.
@@ -129,27 +129,64 @@ def rouge(
   }
 
 
+def _rouge_lsum_statistics(targets, predictions) -> Statistics:
+  return Statistics(
+    np.array(_rouge_lsum_scores(targets, predictions))[:, None],
+    lambda sums, count: {'rougeLsum': float(sums[0]) / count},
+  )
+
+
+@statistics_of(_rouge_lsum_statistics)
+def rouge_lsum(
+  targets: Sequence[str], predictions: Sequence[str]
+) -> dict[str, float]:
+  """ROUGE-Lsum: ROUGE-L by sentence, for summaries of several.
+
+  Sentences end at line breaks and, since T5's vocabulary has no line break, at
+  ' . ' with a space on both sides, as CNN/DailyMail's do: T5's own division.
+  Stemmed, as `rouge` is and T5's scorer is not.
+
+  Returns:
+    {'rougeLsum': 0 to 100}, the mean F-measure of the examples.
+
+  Raises:
+    ValueError: if there are no texts, or not one prediction a target.
+  """
+  scores = _rouge_lsum_scores(targets, predictions)
+  return {'rougeLsum': sum(scores) / len(scores)}
+
+
+def _rouge_lsum_scores(targets, predictions) -> list[float]:
+  def lines(texts):
+    return [text.replace(' . ', ' .\n') for text in texts]
+
+  scores = _rouge_scores(lines(targets), lines(predictions), ('rougeLsum',))
+  return [score['rougeLsum'] for score in scores]
+
+
 _ROUGE = ('rouge1', 'rouge2', 'rougeL')
 
 
 def _rouge_scores(
-  targets: Sequence[str], predictions: Sequence[str]
+  targets: Sequence[str],
+  predictions: Sequence[str],
+  names: Sequence[str] = _ROUGE,
 ) -> list[dict[str, float]]:
   """F-measures of every example, in percent."""
   from rouge_score import rouge_scorer
 
-  _check(targets, predictions)
-  scorer = rouge_scorer.RougeScorer(list(_ROUGE), use_stemmer=True)
+  check_lengths(targets, predictions)
+  scorer = rouge_scorer.RougeScorer(list(names), use_stemmer=True)
   scores = [scorer.score(t, p) for t, p in zip(targets, predictions)]
   return [
-    {name: 100 * score[name].fmeasure for name in _ROUGE} for score in scores
+    {name: 100 * score[name].fmeasure for name in names} for score in scores
   ]
 
 
 def _sacrebleu(
   name: str, metric, targets: Sequence[str], predictions: Sequence[str]
 ) -> dict[str, float | Signature]:
-  _check(targets, predictions)
+  check_lengths(targets, predictions)
   score = metric.corpus_score(list(predictions), [list(targets)]).score
   signature = str(metric.get_signature())
   return {name: score, f'{name}_signature': Signature(signature)}
@@ -159,7 +196,7 @@ def _sacrebleu_statistics(
   name: str, metric, targets: Sequence[str], predictions: Sequence[str]
 ) -> Statistics:
   """Counts and lengths of every example, as sacrebleu's own bootstrap adds."""
-  _check(targets, predictions)
+  check_lengths(targets, predictions)
   # Private, and what `corpus_score(n_bootstrap=...)` is made of; that itself
   # draws anew for every system, which pairs nothing.
   rows = metric._extract_corpus_statistics(list(predictions), [list(targets)])
@@ -171,7 +208,8 @@ def _sacrebleu_statistics(
   )
 
 
-def _check(targets: Sequence[str], predictions: Sequence[str]) -> None:
+def check_lengths(targets: Sequence[Any], predictions: Sequence[str]) -> None:
+  """Refuses no texts, and others than one prediction a target."""
   if not targets or len(targets) != len(predictions):
     raise ValueError(
       f'{len(targets)} targets and {len(predictions)} predictions: there must '

@@ -30,6 +30,7 @@ class Setting:
     num_examples: that it was confirmed on, as drawn from the split; None is
       all of them.
     seed: of the draws.
+    run_programs: whether the metrics may run what the models write.
     prefix: what the task puts before every text.
     imports: lines of gin that import the user's own modules.
   """
@@ -43,6 +44,7 @@ class Setting:
   input_length: int | None = None
   num_examples: int | None = None
   seed: int = 0
+  run_programs: inputs.Permission = False
   prefix: str = ''
   imports: Sequence[str] = ()
 
@@ -135,6 +137,8 @@ def for_evaluate(
     f'evaluate.num_examples = {setting.num_examples!r}',
     f'evaluate.seed = {setting.seed!r}',
   ]
+  if setting.run_programs:
+    lines.append(f'evaluate.run_programs = {setting.run_programs!r}')
   if setting.stop:
     lines.append(f'evaluate.stop = {setting.stop!r}')
   if setting.input_length is not None:

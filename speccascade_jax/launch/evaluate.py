@@ -41,6 +41,7 @@ def evaluate(
   min_p: float | None = None,
   eta: float | None = None,
   seed: int = 0,
+  run_programs: inputs.Permission = False,
 ) -> dict[str, float]:
   """Scores each alpha of `method` (a model alone has none)."""
   points = methods_lib.expand(
@@ -63,6 +64,7 @@ def evaluate(
   examples, metric_fns = inputs.load_task(
     task, split, num_examples, seed, data_dir
   )
+  metric_fns = inputs.permitted(metric_fns, run_programs, 'evaluate')
   loaded = inputs.load_pair(pair)
   input_length = input_length or inputs.longest_source(loaded, examples)
   content: dict[str, Any] = {

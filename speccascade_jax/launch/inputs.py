@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import pathlib
 from typing import Any
+from typing import Literal
 
 from speccascade_jax import loading
 from speccascade_jax import pair as pairs
@@ -18,6 +19,8 @@ from speccascade_jax.launch import quiet
 # the shapes of.
 PairName = str | Mapping[str, Any]
 ROLES = ('drafter', 'verifier')
+# To run programs that a model wrote, as the metric of such tasks does.
+Permission = bool | Literal['with_network']
 
 
 def load_pair(pair: PairName) -> pairs.Pair:
@@ -110,6 +113,41 @@ def set_data_dir(data_dir: str | None) -> None:
     import seqio
 
     seqio.set_tfds_data_dir_override(data_dir)
+
+
+def permitted(
+  metric_fns: Sequence[base.MetricFn], run_programs: Permission, command: str
+) -> list[base.MetricFn]:
+  """The metrics, those that run programs being allowed to if the user says so.
+
+  Args:
+    metric_fns: of a task.
+    run_programs: what the user says.
+    command: whose parameter says it.
+
+  Raises:
+    ValueError: if one of them would run programs and the user does not say so.
+    sandbox.SandboxError: if they cannot be run safely on this system.
+  """
+  if not any(map(runs_programs, metric_fns)):
+    return list(metric_fns)
+  if not run_programs:
+    raise ValueError(
+      'The metric of this task runs the programs that the model writes, in a '
+      'sandbox, and only if you allow it: '
+      f'--gin.{command}.run_programs=True.'
+    )
+  from speccascade_jax.data import programs
+
+  return [
+    programs.allowed(fn, run_programs) if runs_programs(fn) else fn
+    for fn in metric_fns
+  ]
+
+
+def runs_programs(metric_fn: base.MetricFn) -> bool:
+  """Whether a metric runs what the model wrote."""
+  return getattr(metric_fn, 'runs_programs', False)
 
 
 def stop_sequences(

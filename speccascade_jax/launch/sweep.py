@@ -39,6 +39,7 @@ def sweep(
   seed: int = 0,
   replicates: int = 1000,
   recompute_metrics: bool = False,
+  run_programs: inputs.Permission = False,
 ) -> None:
   """Runs the grid; see `gin/runs/sweep.gin` for what the arguments mean."""
   points = methods_lib.expand(
@@ -57,6 +58,7 @@ def sweep(
   examples, metric_fns = inputs.load_task(
     task, split, num_examples, seed, data_dir
   )
+  metric_fns = inputs.permitted(metric_fns, run_programs, 'sweep')
   loaded = inputs.load_pair(pair)
   if input_length is None:
     input_length = inputs.longest_source(loaded, examples)

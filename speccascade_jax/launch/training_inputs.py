@@ -223,6 +223,11 @@ def scorer(
   few examples) fails before the training, not at its end.
   """
   examples, metric_fns = inputs.load_task(task, 'validation', num_examples, 0)
+  if any(map(inputs.runs_programs, metric_fns)):
+    raise ValueError(
+      f'train.score_examples is {num_examples}, but the metric of {task} runs '
+      'the programs that the model writes: set it to 0, and let evaluate do so.'
+    )
   words = _vocabulary(task, vocabulary)
   step = families.step_model(model, words.eos_id)
 

@@ -59,6 +59,7 @@ def tune(
   eta: float | None = None,
   seed: int = 0,
   replicates: int = 1000,
+  run_programs: inputs.Permission = False,
 ) -> candidates_lib.Candidate:
   """Searches, and confirms; see `gin/runs/tune.gin` for the arguments."""
   constraint = choosing.Constraint(quality, latency, confidence)
@@ -92,6 +93,7 @@ def tune(
   examples, metric_fns = inputs.load_task(
     task, split, rungs[-1], seed, data_dir
   )
+  metric_fns = inputs.permitted(metric_fns, run_programs, 'tune')
   drawn, _ = inputs.load_task(
     task, held_out_split, num_held_out, seed, data_dir
   )
@@ -107,6 +109,7 @@ def tune(
       f'{held_out_split} has {len(held_out)} examples that are not in {split}: '
       'a choice has to be confirmed on others than it was made on.'
     )
+  loaded = inputs.load_pair(pair)
   common: dict[str, Any] = {
     'task': task,
     'pair': inputs.pair_name(pair),
@@ -195,6 +198,7 @@ def tune(
       input_length=of_held_out['input_length'],
       num_examples=num_held_out,
       seed=seed,
+      run_programs=run_programs,
       prefix=chosen.common_prefix([e.source for e in [*examples, *held_out]]),
       imports=gin_setup.imports(),
     ),

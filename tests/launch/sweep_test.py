@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import seqio
 
 from speccascade_jax import __main__ as commands
 from tests.evaluation import tiny_pair
@@ -170,3 +171,63 @@ def test_a_task_of_ones_own(tmp_path, pair, monkeypatch):
     'say: one',
     'say: two three',
   ]
+
+
+_PROGRAMS_TASK = (
+  _OWN_TASK.replace('own_echo', 'own_programs')
+  .replace(
+    'metric_fns=[words]',
+    """postprocess_fn=lambda _, **__: {
+    'tests': ['assert 1 == 1'], 'setup': ''
+  },
+  metric_fns=[programs.pass_at_1]""",
+  )
+  .replace(
+    'import speccascade_jax.data', 'from speccascade_jax.data import programs'
+  )
+)
+
+
+@pytest.fixture
+def programs_task(tmp_path, monkeypatch):
+  """Beginning of a gin file whose task is scored by running programs."""
+  (tmp_path / 'text').write_text('say: one\nsay: two three\n')
+  module = _PROGRAMS_TASK.replace('TEXT', str(tmp_path / 'text'))
+  name = f'own_programs_{tmp_path.name}'.replace('-', '_')
+  (tmp_path / f'{name}.py').write_text(module)
+  monkeypatch.syspath_prepend(tmp_path)
+  yield f'import {name}\n'
+  seqio.TaskRegistry.remove('own_programs')
+
+
+@pytest.mark.parametrize(
+  ('command', 'text'), [('sweep', _SWEEP), ('evaluate', _EVALUATE)]
+)
+def test_programs_are_run_only_where_the_user_says_so(
+  tmp_path, programs_task, capsys, command, text
+):
+  """Said before anything is loaded: there is no such pair."""
+  text = programs_task + text.replace('debian_en_de', 'own_programs')
+  text = text.replace('num_examples = 3', 'num_examples = 2')
+  file = _write(
+    tmp_path / 'a.gin', text, run_dir=tmp_path / 'run', pair="'no_such_pair'"
+  )
+  assert commands.main([command, file]) == 1
+  message = capsys.readouterr().err
+  assert message.count('\n') == 1
+  assert f'--gin.{command}.run_programs=True' in message
+  # The next thing that is wrong.
+  flag = f'--gin.{command}.run_programs="with_network"'
+  assert commands.main([command, file, flag]) == 1
+  assert 'no_such_pair' in capsys.readouterr().err
+
+
+def test_a_run_that_scores_programs(tmp_path, pair, programs_task):
+  text = programs_task + _EVALUATE.replace('debian_en_de', 'own_programs')
+  text = text.replace('num_examples = 3', 'num_examples = 2')
+  run_dir = tmp_path / 'run'
+  file = _write(tmp_path / 'a.gin', text, run_dir=run_dir, pair=pair)
+  flag = '--gin.evaluate.run_programs=True'
+  assert commands.main(['evaluate', file, flag]) == 0
+  found = json.loads((run_dir / 'evaluation.json').read_text())
+  assert 0 <= found['quality']['pass_at_1'] <= 100

@@ -183,6 +183,7 @@ def test_files_say_what_was_chosen(tmp_path, method):
     max_length=9,
     input_length=77,
     seed=5,
+    run_programs='with_network',
     prefix='do: ',
     imports=['import tests.launch.tune_test'],
   )
@@ -198,6 +199,7 @@ def test_files_say_what_was_chosen(tmp_path, method):
   assert again.config() == point.config() and again.key({}) == point.key({})
   assert built['split'] == 'validation' and built['seed'] == 5
   assert built['input_length'] == 77
+  assert built['run_programs'] == 'with_network'
   path = tmp_path / 'generate.gin'
   path.write_text(chosen.for_generate(made, header=['why']))
   flags = gin_setup.Flags((str(path),))
