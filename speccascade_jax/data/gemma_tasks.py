@@ -37,10 +37,12 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
+from speccascade_jax.data import answers
 from speccascade_jax.data import few_shot
 from speccascade_jax.data import metrics
 from speccascade_jax.data import prepared
 from speccascade_jax.data import preprocessors
+from speccascade_jax.data import programs
 from speccascade_jax.data import stopped
 from speccascade_jax.data import t5_tasks
 from speccascade_jax.data import vocabulary
@@ -177,18 +179,18 @@ def _squad(row: Mapping[str, Any]) -> few_shot.Example:
 
 
 def _open_domain(
-  row: Mapping[str, Any], answers: Callable[[Mapping[str, Any]], list[str]]
+  row: Mapping[str, Any], found_in: Callable[[Mapping[str, Any]], list[str]]
 ) -> few_shot.Example:
-  found = answers(row)
+  found = found_in(row)
   question = {'question': _text(row['question'])}
   return few_shot.Example(question, found[0] if found else None, found)
 
 
-def _asked(source: prepared.TfdsSource, answers) -> Family:
+def _asked(source: prepared.TfdsSource, found_in) -> Family:
   """Questions that are answered by heart."""
   return Family(
     source,
-    functools.partial(_open_domain, answers=answers),
+    functools.partial(_open_domain, found_in=found_in),
     few_shot.Continuation(
       'Question: {question}\nAnswer:', stops=('\n\n', '\nQuestion:')
     ),
@@ -196,19 +198,8 @@ def _asked(source: prepared.TfdsSource, answers) -> Family:
       '{question}',
       instruction='Answer each question with a short answer and nothing else.',
     ),
-    [_later('answers', 'open_domain')],
+    [answers.open_domain],
   )
-
-
-def _later(module: str, name: str):
-  import importlib
-
-  def metric(targets, predictions):
-    found = importlib.import_module(f'speccascade_jax.data.{module}')
-    return getattr(found, name)(targets, predictions)
-
-  metric.__name__ = name
-  return metric
 
 
 _MBPP_SPLITS = {
@@ -259,7 +250,7 @@ FAMILIES = {
       instruction='Solve each problem step by step, and end with "The answer '
       'is" and the number.',
     ),
-    [_later('answers', 'gsm8k')],
+    [answers.gsm8k],
   ),
   'mbpp': Family(
     prepared.JsonLinesSource(
@@ -281,7 +272,7 @@ FAMILIES = {
       _SOLVE + '\n[BEGIN]\n', answer='{answer}\n[DONE]', stops=('[DONE]',)
     ),
     few_shot.Chat(_SOLVE, answer='```python\n{answer}\n```'),
-    [_later('programs', 'pass_at_1')],
+    [programs.pass_at_1],
     exemplar_split='prompt',
   ),
   'squad_v2': Family(
@@ -298,7 +289,7 @@ FAMILIES = {
       instruction='Answer each question with words of its context and nothing '
       'else, or with "unanswerable" if the answer is not in it.',
     ),
-    [_later('answers', 'squad_v2')],
+    [answers.squad_v2],
   ),
   'web_questions': _asked(
     prepared.TfdsSource('web_questions', ('train', 'test')),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import pathlib
-from typing import Any
-from typing import Literal
+from typing import Any, Literal
 
 from speccascade_jax import loading
 from speccascade_jax import pair as pairs
