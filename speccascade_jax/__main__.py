@@ -18,6 +18,7 @@ COMMANDS = {
   'evaluate': 'score one model or method on a task, in batches',
   'sweep': 'quality and latency of methods over alpha, gamma and temperature',
   'tune': 'the best method and settings under a constraint, as gin files',
+  'plan': 'what the run of a config will take: memory, calls, time',
   'calibrate': 'how reliable confidences are, and temperatures for them',
   'report': 'tables, figures and an HTML page from the folder of a run',
   'bench': 'time of single calls, rounds and methods, and their floors',

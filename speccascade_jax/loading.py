@@ -58,8 +58,7 @@ def load_pair(
       'Give a name, or both of drafter and verifier; got '
       f'drafter={drafter!r}, verifier={verifier!r}.'
     )
-  if dtype is None:
-    dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
+  dtype = dtype or default_dtype()
   paths = [verifier] if drafter is None else [drafter, verifier]
   found = {os.fspath(path): checkpoints.load(path, dtype) for path in paths}
   words = _vocabulary(vocabulary, found)
@@ -85,6 +84,11 @@ def load_pair(
     prefixes,
     bos_first=decoder_only and words.bos_id is not None,
   )
+
+
+def default_dtype() -> str:
+  """What parameters and activations are in memory unless one says so."""
+  return 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
 
 
 def _check_kinds(found: dict[str, checkpoints.Checkpoint]) -> None:

@@ -37,6 +37,8 @@ _MAY_IMPORT = {
   'checkpoints': {'base', 'models', 'models.protocol', 'vocabulary'},
   'pair': _API,
   'loading': _API,
+  # From shapes alone what loading and decoding would take.
+  'footprint': _API,
   '__init__': _API,
   # Texts and counters, and what a method and its truncation are called; never
   # a logit or a model.
@@ -49,7 +51,8 @@ _MAY_IMPORT = {
   'data': {'vocabulary'},
   'training': _CORE | _MODELS | {'data', 'decoding'},
   'benchmarks': _API,
-  'launch': _API | {'data', 'evaluation', 'reports', 'training', 'benchmarks'},
+  'launch': _API
+  | {'data', 'evaluation', 'footprint', 'reports', 'training', 'benchmarks'},
   # Named in gin files of T5X alone; nothing imports it.
   'inside_t5x': _API,
   '__main__': {'launch'},

@@ -71,6 +71,7 @@ class Benchmark:
     once (the encoder, Python) is in both.
     """
     width = self.gamma + 1
+    assert self.pair.drafter is not None  # Loaded, or made, as a pair.
     calls = {
       'drafter step': (self.pair.drafter, 1),
       'verifier step': (self.pair.verifier, 1),

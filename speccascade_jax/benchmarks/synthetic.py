@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ _NO_TOKEN = -1
 _FIRST = 3  # In front of it lie padding, the end and the unknown token.
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _Numbers:
   """A vocabulary in which a text is its token ids."""
 
@@ -57,6 +58,11 @@ class _Numbers:
   def is_special(self, token: int) -> bool:
     return token < _FIRST
 
+  def save(self, folder: pathlib.Path) -> pathlib.Path:
+    raise ValueError(
+      f'A vocabulary of token ids has no file to write into {folder}.'
+    )
+
 
 def random_pair(
   drafter: families.Config, verifier: families.Config, seed: int
@@ -68,11 +74,11 @@ def random_pair(
       f'{drafter.vocab_size} and {verifier.vocab_size}.'
     )
   keys = jax.random.split(jax.random.key(seed))
-  models = [
+  small, large = (
     pairs.Model(families.step_model(config), families.init(config, key), config)
     for config, key in zip((drafter, verifier), keys)
-  ]
-  return endless(pairs.Pair(*models, _vocabulary(verifier.vocab_size)))
+  )
+  return endless(pairs.Pair(small, large, _vocabulary(verifier.vocab_size)))
 
 
 def endless(pair: pairs.Pair) -> pairs.Pair:

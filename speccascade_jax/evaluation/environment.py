@@ -34,6 +34,14 @@ def device() -> str:
   return f'{len(os.sched_getaffinity(0))} x {_cpu_name()}'
 
 
+def device_memory() -> int | None:
+  """Bytes that one device has; None where it does not say."""
+  found = jax.devices()[0]
+  if found.platform == 'cpu':
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  return (found.memory_stats() or {}).get('bytes_limit')
+
+
 def versions() -> dict[str, str]:
   """Versions of Python and of the packages a figure depends on."""
   found = {'python': platform.python_version()}

@@ -28,6 +28,7 @@ def opened(
   *,
   operative_config: str = '',
   command: str = 'sweep',
+  gin_files: Sequence[str] = (),
   **settings: Any,
 ) -> Iterator[tuple[results.RunDirectory, Mapping[str, methods.RunPoint]]]:
   """The directory, with the times of single calls.
@@ -40,6 +41,7 @@ def opened(
     run_dir: begun or resumed; see `results`.
     operative_config: gin's, kept beside the results.
     command: that is at work, for the record.
+    gin_files: that it was set up by, likewise.
     **settings: see `identity`.
 
   Yields:
@@ -57,7 +59,8 @@ def opened(
   with results.RunDirectory(
     run_dir,
     identity=whole,
-    circumstances={'command': command} | environment.circumstances(),
+    circumstances={'command': command, 'gin_files': list(gin_files)}
+    | environment.circumstances(),
     examples=examples,
     configs={key: point.config() for key, point in by_key.items()},
     operative_config=operative_config,
@@ -99,6 +102,7 @@ def identity(
   input_length: int,
   max_length: int,
   stop: Sequence[str] = (),
+  models: Sequence[str] = (),
 ) -> dict[str, Any]:
   """What all starts in a directory have in common, as JSON.
 
@@ -115,6 +119,7 @@ def identity(
     input_length: width that all sources are padded to [tokens].
     max_length: most output tokens.
     stop: texts that end an output, see `Pair.generate`.
+    models: what the pair's models are, drafter first, if it says so.
 
   Raises:
     ValueError: if there are no examples, or the metrics fail on them or do
@@ -140,7 +145,8 @@ def identity(
     'primary_metric': primary_metric,
   }
   # Not where there are none, lest older sweeps become others.
-  return whole | ({'stop': list(stop)} if stop else {})
+  optional = {'stop': list(stop), 'models': list(models)}
+  return whole | {name: value for name, value in optional.items() if value}
 
 
 def _time_calls(generator, points, directory, lengths) -> None:

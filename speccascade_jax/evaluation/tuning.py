@@ -238,6 +238,32 @@ def checked_rungs(rungs: Sequence[int]) -> tuple[int, ...]:
   return numbers
 
 
+def most_texts(
+  points: Sequence[methods.RunPoint],
+  costs: Sequence[float],
+  rungs: Sequence[int],
+  keep: float,
+) -> list[int]:
+  """How many examples each point runs on at most, if the dearest go on.
+
+  Args:
+    points: of the search.
+    costs: of each on one example, in any unit.
+    rungs: see `search`.
+    keep: likewise.
+  """
+  others = [i for i, point in enumerate(points) if not point.is_reference]
+  left = sorted(others, key=lambda i: -costs[i])
+  found = [rungs[-1]] * len(points)
+  for here, following in zip(rungs, [*rungs[1:], None]):
+    # One more than its share: the one that would be chosen.
+    kept = left[: math.ceil(keep * len(left)) + 1] if following else left
+    for i in {*left} - {*kept}:
+      found[i] = here
+    left = kept
+  return found
+
+
 def _measure(directory, points, examples, metric_fns, counts, clock, settings):
   metric = settings['primary_metric']
   targets = [example.target for example in examples[:8]]

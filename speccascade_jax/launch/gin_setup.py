@@ -29,6 +29,8 @@ from speccascade_jax.launch import gin_names
 _PACKAGE = pathlib.Path(__file__).parents[1]
 # What gin's parser raises for text that is not a gin statement.
 _UNREADABLE = (SyntaxError, tokenize.TokenError)
+# Of the present configuration, which is as global as gin's own.
+_files: list[pathlib.Path] = []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +124,7 @@ def configure(flags: Flags) -> None:
   """
   gin_names.register_all()
   paths = search_paths(flags.search_paths)
-  files = [_find(file, paths) for file in flags.files]
+  found = [find(file, paths) for file in flags.files]
   # `--gin.RULE=@my_module.my_rule` from the folder that my_module.py is in.
   if str(pathlib.Path.cwd()) not in sys.path:
     sys.path.append(str(pathlib.Path.cwd()))
@@ -131,7 +133,7 @@ def configure(flags: Flags) -> None:
     gin.clear_config()
     try:
       with gin.unlock_config():
-        for file in files:
+        for file in found:
           gin.parse_config_file(str(file))
         for binding in flags.bindings:
           _parse_binding(binding)
@@ -143,6 +145,7 @@ def configure(flags: Flags) -> None:
   gin_names.check_macros(_bound())
   gin_names.check_required(_bound())
   gin.finalize()
+  _files[:] = found
 
 
 def build(
@@ -159,12 +162,7 @@ def build(
   Raises:
     ConfigError: see `configure` and `check_all_used`.
   """
-
-  @functools.wraps(function)
-  def collect(**built):
-    return built
-
-  configurable = gin_names.register(collect)
+  configurable = _register(function)
   configure(flags)
   try:
     built = configurable(**arguments)
@@ -173,6 +171,47 @@ def build(
     raise gin_names.ConfigError(message) from None
   check_all_used()
   return built
+
+
+def command_of(
+  functions: Sequence[Callable[..., Any]], flags: Flags
+) -> Callable[..., Any]:
+  """The command that a configuration is for: the one that it binds.
+
+  Args:
+    functions: the commands to choose from.
+    flags: from `parse_args`.
+
+  Raises:
+    ConfigError: see `configure`; or if it is for none, or for several.
+  """
+  for function in functions:
+    _register(function)
+  configure(flags)
+  selectors = {selector for _, selector in _bound()}
+  found = [
+    function
+    for function in functions
+    if f'{function.__module__}.{function.__name__}' in selectors
+  ]
+  if len(found) != 1:
+    names = ', '.join(f.__name__ for f in found or functions)
+    raise gin_names.ConfigError(
+      f'{" ".join(flags.files) or "nothing"} sets up '
+      + (f'several commands: {names}.' if found else f'none of {names}.')
+      + ' Name a leaf, such as configs/quickstart.gin.'
+    )
+  return found[0]
+
+
+def _register(function: Callable[..., Any]) -> Callable[..., Any]:
+  """gin's version of a command, which returns what it was built from."""
+
+  @functools.wraps(function)
+  def collect(**built):
+    return built
+
+  return gin_names.register(collect)
 
 
 def run(function: Callable[..., Any], flags: Flags, **arguments: Any) -> Any:
@@ -187,6 +226,11 @@ def run(function: Callable[..., Any], flags: Flags, **arguments: Any) -> Any:
 def operative_config() -> str:
   """What the objects of this run were built from, as gin would read it."""
   return gin_names.with_modules(gin.operative_config_str())
+
+
+def files() -> list[str]:
+  """The gin files of this run, as they were found; not what they include."""
+  return list(map(str, _files))
 
 
 def imports() -> list[str]:
@@ -240,7 +284,12 @@ def _bound() -> dict[tuple[str, str], dict[str, Any]]:
   return gin_internals._CONFIG  # pylint: disable=protected-access
 
 
-def _find(file: str, paths: Sequence[pathlib.Path]) -> pathlib.Path:
+def find(file: str, paths: Sequence[pathlib.Path]) -> pathlib.Path:
+  """The first of the folders that has the file, which may be absolute.
+
+  Raises:
+    ConfigError: if none has.
+  """
   for folder in paths:
     if (folder / file).is_file():  # An absolute `file` replaces the folder.
       return folder / file

@@ -12,6 +12,7 @@ from speccascade_jax import base
 from speccascade_jax.checkpoints import hub
 from speccascade_jax.checkpoints import load as checkpoints
 from speccascade_jax.checkpoints import native
+from speccascade_jax.checkpoints import translate
 from speccascade_jax.models import families
 from speccascade_jax.training import parts
 
@@ -49,7 +50,7 @@ class Start:
       ValueError: if they do not fit `model`, or a part is not there.
     """
     self._model, self._initial, self._teacher = model, initial, teacher
-    shapes = native.shapes(model)
+    shapes = translate.shapes(model)
     self._frozen = parts.paths(_names(frozen), shapes, 'train.frozen')
     if self._frozen == set(shapes):
       raise ValueError(
@@ -68,7 +69,7 @@ class Start:
       config = checkpoints.config_of(teacher)
       _check_same_tokens(teacher, config, model)
       self._copied = parts.copies(
-        from_teacher or {}, shapes, native.shapes(config)
+        from_teacher or {}, shapes, translate.shapes(config)
       )
 
   def load_teacher(self) -> Teacher | None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import pathlib
-from typing import Literal
+from typing import Any, Literal
 
 from speccascade_jax import loading
 from speccascade_jax import pair as pairs
+from speccascade_jax.checkpoints import load as checkpoints
 from speccascade_jax.evaluation import base
+from speccascade_jax.launch import model_names
 from speccascade_jax.launch import quiet
 
-# A shipped pair's name, or the arguments of `load_pair`.
-PairName = str | Mapping[str, str]
+# A shipped pair's name, or the arguments of `load_pair` and perhaps 'models',
+# names of drafter and verifier in gin/models that the checkpoints must have
+# the shapes of.
+PairName = str | Mapping[str, Any]
+ROLES = ('drafter', 'verifier')
 # To run programs that a model wrote, as the metric of such tasks does.
 Permission = bool | Literal['with_network']
 
@@ -21,14 +26,39 @@ def load_pair(pair: PairName) -> pairs.Pair:
   """The pair that a config names: 'debian', or {'drafter': DIR, ...}."""
   if isinstance(pair, str):
     return loading.load_pair(pair)
-  return loading.load_pair(**pair)
+  given = dict(pair)
+  # Before the weights, which may take minutes.
+  for role, name in named_models(pair).items():
+    if given.get(role) is not None:
+      found = checkpoints.config_of(given[role])
+      model_names.check(name, found, given[role])
+  given.pop('models', None)
+  return loading.load_pair(**given)
+
+
+def named_models(pair: PairName) -> dict[str, str]:
+  """The pair's 'models' by role, if it says what they are.
+
+  Raises:
+    ValueError: if it names other than two.
+  """
+  names = None if isinstance(pair, str) else pair.get('models')
+  if names is None:
+    return {}
+  if isinstance(names, str) or len(names) != len(ROLES):
+    raise ValueError(
+      f"models of the pair is {names!r}; it must name the drafter's and the "
+      "verifier's fragment in gin/models, such as ('t5_1_1_small', "
+      "'t5_1_1_large')."
+    )
+  return dict(zip(ROLES, names))
 
 
 def pair_name(pair: PairName) -> str:
   """How results call the pair."""
   if isinstance(pair, str):
     return pair
-  names = [k for k in ('drafter', 'verifier') if k in pair]
+  names = [k for k in ROLES if k in pair]
   folders = (pathlib.PurePath(pair[k]) for k in names)
   return ' -> '.join(map(str, folders))
 

@@ -14,6 +14,8 @@ import sys
 
 from speccascade_jax.reports import calibration_page
 from speccascade_jax.reports import calibrations
+from speccascade_jax.reports import expected as expected_lib
+from speccascade_jax.reports import expected_tables
 from speccascade_jax.reports import figures
 from speccascade_jax.reports import headline
 from speccascade_jax.reports import headline_tables
@@ -23,7 +25,9 @@ from speccascade_jax.reports import runs
 from speccascade_jax.reports import tables
 
 
-def report(*, run_dir: str, output: str | None = None) -> pathlib.Path:
+def report(
+  *, run_dir: str, output: str | None = None, expected: str | None = None
+) -> pathlib.Path:
   """Prints the tables and writes the files.
 
   Args:
@@ -31,12 +35,15 @@ def report(*, run_dir: str, output: str | None = None) -> pathlib.Path:
       `speccascade calibrate`.
     output: folder of the tables, the figures and index.html; RUN_DIR/report
       by default.
+    expected: file of published figures to compare with, see
+      `reports.expected`; by default the expected.json beside the gin file
+      that the sweep was set up by, if there is one.
 
   Returns:
     The folder.
   """
   made = _calibration if calibrations.is_one(run_dir) else _sweep
-  files, text = made(run_dir)
+  files, text = made(run_dir, expected)
   folder = pathlib.Path(run_dir) / 'report' if output is None else output
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
@@ -49,10 +56,13 @@ def report(*, run_dir: str, output: str | None = None) -> pathlib.Path:
   return folder
 
 
-def _sweep(run_dir: str) -> tuple[dict[str, str | bytes], str]:
+def _sweep(
+  run_dir: str, expected: str | None
+) -> tuple[dict[str, str | bytes], str]:
   """Files of a sweep's report by name, and what the terminal shows."""
   sweep = runs.load(run_dir)
   rows = headline.find(sweep)
+  beside = _beside(sweep, rows, expected)
   files: dict[str, str | bytes] = {
     'table.md': tables.markdown(sweep),
     'table.csv': tables.csv(sweep),
@@ -63,14 +73,25 @@ def _sweep(run_dir: str) -> tuple[dict[str, str | bytes], str]:
       sweep
     ).png,
     'quality_vs_deferral_rate.png': figures.quality_vs_deferral_rate(sweep).png,
-    'index.html': page.render(sweep, rows),
+    'index.html': page.render(sweep, rows, beside),
   }
-  headlines = headline_tables.text(rows, sweep.primary_metric)
-  return files, f'{tables.text(sweep)}\n{headlines}'
+  text = f'{tables.text(sweep)}\n'
+  text += headline_tables.text(rows, sweep.primary_metric)
+  if beside:
+    files['expected.md'] = expected_tables.markdown(beside)
+    text += f'\n{expected_tables.text(beside)}'
+  return files, text
 
 
-def _calibration(run_dir: str) -> tuple[dict[str, str | bytes], str]:
+def _calibration(
+  run_dir: str, expected: str | None
+) -> tuple[dict[str, str | bytes], str]:
   """Likewise of a calibration."""
+  if expected is not None:
+    raise ValueError(
+      f'{run_dir} is a calibration, which nothing published is compared with; '
+      f'leave out --expected {expected}.'
+    )
   calibration = calibrations.load(run_dir)
   files: dict[str, str | bytes] = {
     'table.md': calibrations.markdown(calibration),
@@ -79,6 +100,24 @@ def _calibration(run_dir: str) -> tuple[dict[str, str | bytes], str]:
     'index.html': calibration_page.render(calibration),
   }
   return files, calibrations.text(calibration)
+
+
+def _beside(
+  sweep: runs.Sweep, rows: Sequence[headline.Row], expected: str | None
+) -> expected_lib.Beside | None:
+  """The comparison that was asked for, or that lies beside the gin file."""
+  path = expected or expected_lib.find(sweep)
+  if path is None:
+    return None
+  beside = expected_lib.compare(sweep, rows, path)
+  if beside.comparisons:
+    return beside
+  if expected is not None:
+    raise ValueError(
+      f'{path} has no figure for task {sweep.header.get("task")!r} with models '
+      f'{sweep.header.get("models", "that the pair does not name")}.'
+    )
+  return None
 
 
 def main(argv: Sequence[str]) -> None:
@@ -93,5 +132,11 @@ def main(argv: Sequence[str]) -> None:
   parser.add_argument(
     '--output', metavar='DIR', help='where to write; RUN_DIR/report by default'
   )
+  parser.add_argument(
+    '--expected',
+    metavar='FILE',
+    help='published figures to compare with; by default the expected.json '
+    'beside the gin file of the sweep',
+  )
   args = parser.parse_args(argv)
-  report(run_dir=args.run_dir, output=args.output)
+  report(run_dir=args.run_dir, output=args.output, expected=args.expected)

@@ -81,6 +81,8 @@ def sweep(
     replicates=replicates,
     recompute_metrics=recompute_metrics,
     operative_config=gin_setup.operative_config(),
+    models=[*inputs.named_models(pair).values()],
+    gin_files=gin_setup.files(),
   )
   print(f'Results are in {run_dir}. See them: speccascade report {run_dir}')
 

@@ -12,6 +12,8 @@ import jinja2
 
 from speccascade_jax.reports import caveats
 from speccascade_jax.reports import columns
+from speccascade_jax.reports import expected as expected_lib
+from speccascade_jax.reports import expected_tables
 from speccascade_jax.reports import figures as figures_lib
 from speccascade_jax.reports import formats
 from speccascade_jax.reports import headline
@@ -42,13 +44,16 @@ def environment() -> jinja2.Environment:
 
 
 def render(
-  sweep: runs_lib.Sweep, rows: Sequence[headline.Row] | None = None
+  sweep: runs_lib.Sweep,
+  rows: Sequence[headline.Row] | None = None,
+  beside: expected_lib.Beside | None = None,
 ) -> str:
   """The page: operating points, figures, tables, texts and circumstances.
 
   Args:
     sweep: the runs.
     rows: of the headline table, if they have been computed already.
+    beside: published figures to compare with.
   """
   metric = sweep.primary_metric
   points = [operating_point.find(g, metric) for g in sweep.groups()]
@@ -64,6 +69,7 @@ def render(
       points=[_headline(point, metric) for point in points],
       headline=_headline_groups(points, rows, metric),
       headline_notes=headline_tables.notes(rows),
+      beside=_beside(beside),
       figures=[_figure(title, draw, sweep) for title, draw in _FIGURES],
       columns=shown,
       groups=[_group(point, shown, sweep) for point in points],
@@ -108,6 +114,20 @@ def _headline(
       f'{name} {best.quality[metric]:.2f} at {best.relative_latency:.2f} of it'
     )
   return card
+
+
+def _beside(beside: expected_lib.Beside | None) -> dict[str, Any] | None:
+  """The published figures' table."""
+  if beside is None:
+    return None
+  rows, sources = expected_tables.table(beside)
+  return {
+    'title': expected_tables.title(beside),
+    'headings': expected_tables.HEADINGS,
+    'rows': rows,
+    'notes': [f'({n}) {source}' for n, source in enumerate(sources, 1)]
+    + [expected_tables.note(beside)],
+  }
 
 
 def _headline_groups(

@@ -264,7 +264,7 @@ _CONFIG = (
   *('temperature', *_TRUNCATIONS, 'method', 'options', 'truncation'),
   'confidence_temperatures',
 )
-_MEASURED = (
+MEASURED = (
   *('relative_latency', 'relative_latency_sem', 'latency_ms_mean'),
   *('latency_ms_p50', 'latency_ms_p95', 'tokens_per_s', 'compile_s'),
   *('warmup_ms', 'acceptance_rate', 'rejection_rate', 'deferral_rate'),
@@ -289,7 +289,7 @@ def _run(folder: pathlib.Path) -> Run:
     settings['confidence_temperatures'] = found
   summary = read_json(folder / 'summary.json', 'quality')
   measured: dict[str, Any] = {
-    name: _number(summary.get(name)) for name in _MEASURED
+    name: _number(summary.get(name)) for name in MEASURED
   }
   return Run(
     key=folder.name,
@@ -360,7 +360,7 @@ def _mean(trials: Sequence[Run]) -> Run:
     return trials[0]
   measured: dict[str, Any] = {
     name: _average([getattr(run, name) for run in trials])
-    for name in _MEASURED
+    for name in MEASURED
     if name not in _COUNTS
   }
   sem = measured['relative_latency_sem']

@@ -20,7 +20,7 @@ from speccascade_jax.training import losses
 from speccascade_jax.training import train_step
 
 # Shape of every parameter by its path, such as 'decoder/final_norm/scale'; see
-# `checkpoints.native.shapes`.
+# `checkpoints.translate.shapes`.
 Shapes = Mapping[str, tuple[int, ...]]
 
 OWN, TEACHER = 'own', 'teacher'

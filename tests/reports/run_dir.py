@@ -72,6 +72,7 @@ def build(
     'task': 'debian_en_de',
     'pair': 'debian',
     'command': 'sweep',
+    'gin_files': [],
     'pair_digest': '0123456789abcdef-float32',
     'split': 'test',
     'input_length': 96,

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from speccascade_jax.checkpoints import native
+from speccascade_jax.checkpoints import translate
 from speccascade_jax.models import families
 from speccascade_jax.models.gemma import config as gemma_config
 from speccascade_jax.training import distillation
@@ -50,7 +50,7 @@ def teacher():
 @pytest.fixture(scope='module')
 def student(teacher):
   copied = parts.copies(
-    BORROWED, native.shapes(STUDENT), native.shapes(TEACHER)
+    BORROWED, translate.shapes(STUDENT), translate.shapes(TEACHER)
   )
   fresh = parts.init_except(STUDENT, jax.random.key(0), copied)
   return parts.borrow(fresh, copied, teacher)
@@ -58,7 +58,7 @@ def student(teacher):
 
 def test_what_is_borrowed_is_the_teachers_own_array(student, teacher):
   found, theirs = _flat(student), _flat(teacher)
-  assert set(found) == set(native.shapes(STUDENT))
+  assert set(found) == set(translate.shapes(STUDENT))
   own = _flat(families.init(STUDENT, jax.random.key(0)))
   for path, value in found.items():
     source = path.replace('layers_1', 'layers_3')
@@ -71,7 +71,7 @@ def test_what_is_borrowed_is_the_teachers_own_array(student, teacher):
 
 def test_fresh_parameters_that_are_not_wanted_are_not_computed():
   """Of a large vocabulary, they would be most of the time and memory."""
-  shapes = native.shapes(STUDENT)
+  shapes = translate.shapes(STUDENT)
   excepted = parts.paths(['token_embedder'], shapes, 'excepted')
   rows, width = shapes['token_embedder/embedding']
   whole, rest = (
@@ -88,7 +88,7 @@ def test_fresh_parameters_that_are_not_wanted_are_not_computed():
 @pytest.fixture(scope='module')
 def run(student, teacher):
   """Losses of a few steps, and the parameters behind them."""
-  chosen = parts.paths(FROZEN, native.shapes(STUDENT), 'train.frozen')
+  chosen = parts.paths(FROZEN, translate.shapes(STUDENT), 'train.frozen')
   trained, kept = parts.split(student, chosen)
   loss = parts.loss_of_trained(
     distillation.loss(
@@ -168,7 +168,7 @@ def test_the_loss_is_that_of_the_whole_model(run, student, teacher):
 )
 def test_a_name_that_matches_nothing_is_refused(names, message):
   with pytest.raises(ValueError, match=f'train.frozen {message}'):
-    parts.paths(names, native.shapes(STUDENT), 'train.frozen')
+    parts.paths(names, translate.shapes(STUDENT), 'train.frozen')
 
 
 @pytest.mark.parametrize(
@@ -189,6 +189,6 @@ def test_a_name_that_matches_nothing_is_refused(names, message):
   ],
 )
 def test_what_cannot_be_borrowed_is_refused(changes, names, message):
-  shapes = native.shapes(dataclasses.replace(STUDENT, **changes))
+  shapes = translate.shapes(dataclasses.replace(STUDENT, **changes))
   with pytest.raises(ValueError, match=message):
-    parts.copies(names, shapes, native.shapes(TEACHER))
+    parts.copies(names, shapes, translate.shapes(TEACHER))

@@ -1,0 +1,232 @@
+"""`speccascade plan`: what it tells is what a run then takes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from speccascade_jax import __main__ as commands
+from speccascade_jax import deferral
+from speccascade_jax.checkpoints import native
+from speccascade_jax.evaluation import expectation
+from speccascade_jax.evaluation import methods
+from speccascade_jax.evaluation import tuning
+from speccascade_jax.launch import gin_setup
+from speccascade_jax.launch import inputs
+from speccascade_jax.launch import measured
+from speccascade_jax.launch import model_names
+from speccascade_jax.launch import plan as plan_lib
+from speccascade_jax.launch import planning_texts
+from speccascade_jax.models.t5 import config as t5_config
+from tests.evaluation import tiny_pair
+
+_SWEEP = """
+include 'gin/runs/sweep.gin'
+include 'gin/methods/verifier.gin'
+include 'gin/methods/drafter.gin'
+include 'gin/methods/lossless.gin'
+include 'gin/methods/opt.gin'
+RUN_DIR = '{run_dir}'
+TASK = 'debian_en_de'
+PAIR = {pair}
+sweep.methods = [
+  @verifier/Method(), @drafter/Method(), @lossless/Method(), @opt/Method()
+]
+sweep.gammas = (2,)
+sweep.temperatures = (1.0,)
+sweep.num_examples = 3
+sweep.max_length = 6
+sweep.input_length = 24
+sweep.primary_metric = 'bleu'
+opt/Method.alphas = (0.5,)
+"""
+_NAMED = "{'drafter': 'a', 'verifier': 'b', 'models': %s}"
+_MODELS = "('t5_1_1_small', 't5_1_1_base')"
+
+
+def _flags(file, *bindings):
+  return gin_setup.Flags((str(file),), bindings)
+
+
+@pytest.fixture(scope='module')
+def ran(tmp_path_factory):
+  """The gin file and the RUN_DIR of a sweep that has been run."""
+  folder = tmp_path_factory.mktemp('plan')
+  pair = tiny_pair.save(folder / 'pair')
+  file, run_dir = folder / 'sweep.gin', folder / 'run'
+  file.write_text(_SWEEP.format(run_dir=run_dir, pair=pair))
+  assert commands.main(['sweep', f'--gin_file={file}']) == 0
+  return file, run_dir
+
+
+def _rows(run_dir):
+  return [
+    json.loads(line)
+    for log in run_dir.glob('runs/*/examples.jsonl')
+    for line in log.read_text().splitlines()
+  ]
+
+
+def test_runs_texts_and_calls_are_those_of_the_sweep(ran):
+  file, run_dir = ran
+  rows = _rows(run_dir)
+  told = plan_lib.plan(flags=_flags(file))
+  assert told.num_runs == len(list((run_dir / 'runs').iterdir())) == 4
+  assert told.num_texts == len(rows) == 12
+  steps = sum(row['drafter_steps'] for row in rows)
+  calls = sum(row['verifier_calls'] for row in rows)
+  assert 0 < steps <= told.most.drafter_steps == 3 * 6 * (1 + 3 + 3)
+  assert 0 < calls <= told.most.verifier_calls == 3 * 6 * (1 + 1 + 1)
+  assert told.expected is None and told.most_s is None
+
+
+def test_a_measured_run_tells_the_calls_and_the_time(ran, capsys):
+  file, run_dir = ran
+  rows = _rows(run_dir)
+  known = measured.read([str(run_dir)])
+  told = plan_lib.plan(flags=_flags(file), known=known)
+  assert told.num_expected == 4
+  for name in ('drafter_steps', 'verifier_calls', 'output_tokens'):
+    found = sum(row[name] for row in rows)
+    assert getattr(told.expected, name) == pytest.approx(found)
+  summaries = [
+    json.loads(path.read_text()) for path in run_dir.glob('runs/*/summary.json')
+  ]
+  modelled_ms = sum(3 * s['modelled_latency_ms'] for s in summaries)
+  assert 1e3 * told.expected_s == pytest.approx(modelled_ms, rel=1e-6)
+  assert told.expected_s <= told.most_s
+  # Twice the examples, at another gamma: by the acceptance rate.
+  more = ('sweep.num_examples = 6', 'sweep.gammas = (1,)')
+  told = plan_lib.plan(flags=_flags(file, *more), known=known)
+  assert told.num_expected == 4
+  assert told.expected.verifier_calls < told.most.verifier_calls
+  # No call of eight tokens was timed.
+  wide = plan_lib.plan(flags=_flags(file, 'sweep.gammas = (7,)'), known=known)
+  assert wide.expected_s is None and wide.expected is not None
+  assert any('No duration' in note for note in wide.notes)
+  assert commands.main(['plan', str(file), f'--measured={run_dir}']) == 0
+  out = capsys.readouterr().out
+  assert 'expected' in out and '12 texts' in out and 'duration' in out
+
+
+def test_the_acceptance_rate_gives_the_rounds():
+  (point,) = methods.expand(
+    [methods.Method(rule=deferral.verifier_only)],
+    gammas=(3,),
+    temperatures=(0.0,),
+  )
+  none = expectation.at_acceptance(point, 0.0, 20.0)
+  assert none == expectation.at_most(point, 20)
+  all_kept = expectation.at_acceptance(point, 1.0, 20.0)
+  assert all_kept == expectation.Calls(20.0, 5.0, 20.0)
+  half = expectation.at_acceptance(point, 0.5, 15.0)
+  assert half.verifier_calls == pytest.approx(15 / 1.875)
+  with pytest.raises(ValueError, match='acceptance_rate is 1.5'):
+    expectation.at_acceptance(point, 1.5, 20.0)
+
+
+def test_a_search_takes_no_more_than_is_told():
+  points = methods.expand(
+    [
+      methods.Method(model='verifier'),
+      methods.Method(rule=deferral.opt, alphas=tuple(range(9))),
+    ],
+    gammas=(3,),
+    temperatures=(0.0,),
+  )
+  costs = [1.0, *(2.0 + i for i in range(9))]
+  found = tuning.most_texts(points, costs, (10, 20, 40), 1 / 3)
+  # 9 candidates; of these 3 and the one that would be chosen; of those 2 and
+  # one. The dearest go on, and the verifier in any case.
+  assert found == [40, *[10] * 5, 20, 40, 40, 40]
+
+
+@pytest.mark.parametrize(
+  ('file', 'told'),
+  [
+    ('configs/quickstart.gin', 'tokens are assumed'),
+    ('configs/tune.gin', '41, 6,750 texts'),
+    ('configs/evaluate.gin', 'as many texts as the data has'),
+    ('configs/train_debian_verifier.gin', 'activations (estimate)'),
+  ],
+)
+def test_every_command_is_planned(file, told, capsys):
+  assert commands.main(['plan', f'--gin_file={file}']) == 0
+  out = capsys.readouterr().out
+  assert told in out and 'memory' in out and 'devices' in out
+
+
+def test_a_pair_may_be_named_where_its_checkpoints_are_not(capsys):
+  file = 'configs/checkpoints/t5x.gin'
+  assert commands.main(['plan', file]) == 1
+  assert "add 'models' to it" in capsys.readouterr().err
+  binding = f'--gin.PAIR={_NAMED % _MODELS}'
+  unread = 'bound but never used'
+  assert commands.main(['plan', file, binding]) == 1  # The paths are idle.
+  assert unread in capsys.readouterr().err
+  paths = "{'drafter': %DRAFTER, 'verifier': %VERIFIER, 'vocabulary': "
+  paths += f"%VOCABULARY, 'models': {_MODELS}, 'dtype': 'bfloat16'}}"
+  assert commands.main(['plan', file, f'--gin.PAIR={paths}']) == 0
+  out = capsys.readouterr().out
+  assert '247,577,856 bfloat16' in out and '76,961,152 bfloat16' in out
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'said'),
+  [
+    ((), 'nothing sets up none of sweep'),
+    (('configs/quickstart.gin', '--measured=configs'), 'nothing that was'),
+    (('configs/quickstart.gin', '--input_length=0'), 'input_length is 0'),
+    (('gin/models/t5_1_1_small.gin',), 'sets up none of sweep'),
+    (
+      ('configs/quickstart.gin', '--gin_file=configs/tune.gin'),
+      'sets up several commands: sweep, tune',
+    ),
+    (('configs/quickstart.gin', '--gin.sweep.gamas=(1,)'), "'gamas'"),
+  ],
+)
+def test_a_mistake_ends_in_one_line(arguments, said, capsys):
+  assert commands.main(['plan', *arguments]) == 1
+  message = capsys.readouterr().err
+  assert said in message and 'Traceback' not in message
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
+  wanted = model_names.config('t5_1_1_small')
+  assert isinstance(wanted, t5_config.T5Config)
+  model_names.check('t5_1_1_small', wanted, 'there')
+  with pytest.raises(ValueError, match='emb_dim 768 for 512'):
+    model_names.check('t5_1_1_small', model_names.config('t5_1_1_base'), 'x')
+  with pytest.raises(ValueError, match='x is a gemma'):
+    model_names.check('t5_1_1_small', model_names.config('gemma_2_2b'), 'x')
+  with pytest.raises(ValueError, match="no gin file 'gin/models/t6.gin'"):
+    model_names.config('t6')
+  pair = tiny_pair.save(tmp_path)
+  assert native.read_config(tmp_path / 'drafter').emb_dim == 16
+  named = {**pair, 'models': ('t5_1_1_small', 't5_1_1_large')}
+  with pytest.raises(ValueError, match='is not the t5_1_1_small'):
+    inputs.load_pair(named)
+  with pytest.raises(ValueError, match='it must name'):
+    inputs.load_pair({**pair, 'models': ('t5_1_1_small',)})
+
+
+def test_planning_loads_no_tensorflow():
+  code = (
+    'import sys\n'
+    'from speccascade_jax import __main__ as commands\n'
+    "assert commands.main(['plan', 'configs/quickstart.gin']) == 0\n"
+    "print(*{m.split('.')[0] for m in sys.modules})\n"
+  )
+  loaded = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  ).stdout.split()
+  assert 'speccascade_jax' in loaded
+  assert not {'tensorflow', 'seqio', 'torch'} & set(loaded)
+
+
+def test_sizes_and_durations_are_written_for_people():
+  assert planning_texts.size(1_740_016_668) == '1.74 GB'
+  assert planning_texts.size(614_060) == '614.06 kB'
+  assert planning_texts.duration(4.26) == '4.3 s'
+  assert planning_texts.duration(9000) == '2.5 h'
