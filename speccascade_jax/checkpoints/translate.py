@@ -341,6 +341,7 @@ def _read(
     with _reading(source, name):
       rows = source.read(name, first, min(first + step, shape[0]))
       for part in parts:
+        assert part.axis is not None  # Or it would have been read whole.
         size = wanted[part.target]
         if part.target not in outs:
           outs[part.target] = _aligned(size, _cast(rows.dtype, dtype))
