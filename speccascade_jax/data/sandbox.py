@@ -18,8 +18,10 @@ out once before the first program (`check`):
   does: then it is `nobody`.
 
 What does not hold: this is no boundary against somebody with an exploit of the
-kernel, and a program may use its CPU time to slow down others. Programs may
-import the standard library, and no package beside it.
+kernel; a program may use its CPU time to slow down others; and one that asks
+the kernel for files without a name (`memfd_create`) gets 64 a process, each up
+to `file_bytes`, beside its address space. Programs may import the standard
+library, and no package beside it.
 """
 
 from __future__ import annotations
@@ -239,7 +241,10 @@ def _watch(
       raise SandboxError(_advice(line.removeprefix('refused ')))
   if not started:
     tail = output.decode(errors='replace').strip()[-300:]
-    raise SandboxError(f'The sandbox for programs does not start: {tail!r}')
+    raise SandboxError(
+      'The sandbox for programs does not start: '
+      + (tail or f'nothing has happened for {_STARTING_S:.0f} s.')
+    )
   if lines[-1].startswith('exit '):
     return Result(int(lines[-1].split()[1]), bytes(output))
   return Result(None, bytes(output), 'time')

@@ -46,8 +46,10 @@ _DEVICES = ('/dev/null', '/dev/zero', '/dev/urandom')
 # Where the new root is put together. There on every Linux, and of no use any
 # more once the namespaces are entered, so that no directory is left behind.
 _ROOT = '/proc'
-_WORK = '/work'
-_PROGRAM = '/program.py'
+# Names that no part of the old root has that is shown in the new one.
+_WORK = '/.work'
+_PROGRAM = '/.program.py'
+_STDIN = '/.stdin'
 _FILES = 1000  # Names in the working directory, 64 open at once.
 _OPEN = 64
 
@@ -189,9 +191,9 @@ def _build_root(request: dict, user: int) -> int:
     _show(path, device=True)
   _write(_ROOT + _PROGRAM, request['source'])
   os.chmod(_ROOT + _PROGRAM, 0o444)
-  _write(_ROOT + '/stdin', request['stdin'])
-  source = os.open(_ROOT + '/stdin', os.O_RDONLY)
-  os.unlink(_ROOT + '/stdin')
+  _write(_ROOT + _STDIN, request['stdin'])
+  source = os.open(_ROOT + _STDIN, os.O_RDONLY)
+  os.unlink(_ROOT + _STDIN)
   os.mkdir(_ROOT + _WORK)
   _mount(
     'tmpfs',
