@@ -323,6 +323,16 @@ def _sentencepiece(metadata: _Metadata, model_type: int) -> Any:
     )
   model = sentencepiece_proto.ModelProto()
   unknown = metadata.get('unknown_token_id', 2)
+  ids = {
+    'unk': unknown,
+    'bos': metadata.get('bos_token_id', -1),
+    'eos': metadata.get('eos_token_id', 1),
+    'pad': metadata.get('padding_token_id', -1),
+  }
+  for name, at in ids.items():
+    # Only the unknown token has to be there.
+    if not (0 if name == 'unk' else -1) <= at < len(pieces):
+      raise ValueError(f'{name} is token {at} of {len(pieces)}.')
   enum = sentencepiece_proto.ModelProto.SentencePiece
   for i, (piece, score, kind) in enumerate(zip(pieces, scores, types)):
     # Runs of spaces are stored as such, others as SentencePiece has them.
@@ -337,13 +347,9 @@ def _sentencepiece(metadata: _Metadata, model_type: int) -> Any:
   trainer.model_type = model_type
   trainer.vocab_size = len(pieces)
   trainer.byte_fallback = enum.BYTE in types
-  trainer.unk_id = unknown
-  trainer.bos_id = metadata.get('bos_token_id', -1)
-  trainer.eos_id = metadata.get('eos_token_id', 1)
-  trainer.pad_id = metadata.get('padding_token_id', -1)
-  for name in ('unk', 'bos', 'eos', 'pad'):
-    at = getattr(trainer, f'{name}_id')
-    if 0 <= at < len(pieces):
+  for name, at in ids.items():
+    setattr(trainer, f'{name}_id', at)
+    if at >= 0:
       setattr(trainer, f'{name}_piece', pieces[at])
   normalizer = model.normalizer_spec
   normalizer.name = 'identity'

@@ -96,6 +96,7 @@ def save(
   folder = pathlib.Path(directory)
   flat = traverse_util.flatten_dict(params, sep='/')
   translate.check_params(folder, flat, config)
+  content = hf_configs.write(config)
   tensors = {}
   for name, (part,) in table_of(config).items():
     # What is transposed on the way in is transposed on the way out.
@@ -104,7 +105,7 @@ def save(
       value = value.astype(np.dtype(dtype))
     tensors[name] = np.ascontiguousarray(value)
   stored = str(next(iter(tensors.values())).dtype)
-  content = hf_configs.write(config) | {'dtype': stored}
+  content |= {'dtype': stored}
   folder.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(dir=folder, prefix='.saving-') as scratch:
     temporary = pathlib.Path(scratch)

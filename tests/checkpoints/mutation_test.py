@@ -136,7 +136,7 @@ def _places(node, above=()):
   ]
 
 
-@hypothesis.settings(max_examples=30, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
 @hypothesis.given(data=st.data())
 def test_a_mutated_folder_is_read_or_refused(
   checkpoint, tmp_path_factory, data

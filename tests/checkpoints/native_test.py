@@ -173,7 +173,7 @@ _KEEP = np.zeros((8, 8), np.float32)
     (_cut_config, r'config\.json is not valid JSON'),
     (
       lambda folder: (folder / 'config.json').write_text('[1]'),
-      r'must hold an object, got \[1\]',
+      r"must hold an object, got '\[1\]'",
     ),
     (
       lambda folder: _edit_config(folder, family='gpt'),
