@@ -1,5 +1,6 @@
 """A drafter over the frozen embedding of a verifier that is a GGUF file."""
 
+import dataclasses
 import json
 
 from flax import traverse_util
@@ -174,6 +175,47 @@ def test_drafter_and_verifier_of_two_formats_decode_losslessly(run, teacher):
   alone = pair.generate(prompts, model='verifier', max_length=16)
   np.testing.assert_array_equal(out.tokens, alone.tokens)
   assert out.stats['drafted'].min() > 0
+
+
+_FINE_TUNING = """
+include 'gin/runs/train.gin'
+TASK = '{task}'
+LENGTHS = {{'inputs': 10, 'targets': 12}}
+RUN_DIR = '{run_dir}'
+train.model = @GemmaConfig()
+train.initial = '{initial}'
+train.frozen = ('token_embedder', 'decoder/layers_0')
+train.objective = @teacher_forcing
+train.export_dtype = 'float32'
+train.batch_tokens = 352
+train.optimizer = @adamw()
+schedule.peak = 1e-2
+schedule.warmup_steps = 1
+schedule.decay = 'constant'
+Loop.num_steps = 2
+Loop.cooldown_steps = 0
+"""
+
+
+def test_a_gguf_file_is_fine_tuned_where_it_is_not_frozen(teacher, tmp_path):
+  before = checkpoints.load(teacher, dtype='float32')
+  path, run_dir = tmp_path / 'train.gin', tmp_path / 'run'
+  text = _FINE_TUNING.format(task=_TASK, run_dir=run_dir, initial=teacher)
+  for field in dataclasses.fields(before.config):
+    value = getattr(before.config, field.name)
+    text += f'GemmaConfig.{field.name} = {value!r}\n'
+  path.write_text(text)
+  assert commands.main(['train', f'--gin_file={path}']) == 0
+  config, params = native.load(run_dir / 'export')
+  assert config == before.config
+  after, initial = (
+    traverse_util.flatten_dict(tree, sep='/')
+    for tree in (params, before.params)
+  )
+  for name, value in after.items():
+    same = np.array_equal(value, initial[name])
+    assert same == name.startswith(('token_emb', 'decoder/layers_0/')), name
+  assert vocabularies.Vocabulary(run_dir / 'export').bos_id == _BOS
 
 
 @pytest.mark.parametrize(
