@@ -178,7 +178,8 @@ def examples(
     In the order of the split, {'example': index in the split, 'source': text
     as the model reads it, the task's prefix included, 'target': what the
     metrics compare with, which is a text unless the task's `postprocess_fn`
-    makes something else of it}.
+    makes something else of it, 'completion': the text that a model is trained
+    to write}.
 
   Raises:
     ValueError: if there is no such task or split, or too few examples.
@@ -208,6 +209,7 @@ def examples(
       'target': found.postprocess_fn(
         rows[i]['targets'].decode(), example=rows[i], is_target=True
       ),
+      'completion': rows[i]['targets'].decode(),
     }
     for i in chosen
   ]

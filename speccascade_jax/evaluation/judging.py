@@ -42,7 +42,7 @@ def judged(
 
   Args:
     judge: see `Pair.judge`.
-    examples: whose target is a text, or several, of which the first counts.
+    examples: whose targets are texts.
     log: of these examples, this model and these temperatures.
     temperatures: K of them.
     confidences: keep those of every token, see `calibration.Judged`.
@@ -123,15 +123,12 @@ def reference(example: base.Example) -> str:
   Raises:
     ValueError: if there is none.
   """
-  target = example.target
-  if isinstance(target, (list, tuple)) and target:
-    target = target[0]
-  if not isinstance(target, str) or not target:
+  if not isinstance(example.target, str) or not example.target:
     raise ValueError(
       f'Example {example.example} has the target {example.target!r}: '
       'calibration needs a text to compare with.'
     )
-  return target
+  return example.target
 
 
 def _rounded(values: np.ndarray) -> list[float]:

@@ -36,6 +36,7 @@ def calibrate(
   held_out_split: str = 'test',
   input_length: int | None = None,
   stop: str | Sequence[str] | None = None,
+  data_dir: str | None = None,
   batch_size: int = 16,
   bins: int = 15,
   seed: int = 0,
@@ -59,14 +60,16 @@ def calibrate(
       f'split and held_out_split are both {split!r}: a temperature is to be '
       'tried on other examples than it was fitted on.'
     )
-  stops = inputs.stop_sequences(stop)
+  stops = inputs.stop_sequences(stop, task)
   loaded = inputs.load_pair(pair)
   if loaded.drafter is None:
     raise ValueError(
       f'{inputs.pair_name(pair)} has no drafter: calibrate needs a pair.'
     )
-  examples, _ = inputs.load_task(task, split, num_examples, seed)
-  drawn, _ = inputs.load_task(task, held_out_split, num_held_out, seed)
+  examples, drawn = (
+    inputs.load_completions(task, of, count, seed, data_dir)
+    for of, count in ((split, num_examples), (held_out_split, num_held_out))
+  )
   held_out = tuning.apart(drawn, examples)
   if len(held_out) < len(drawn):
     print(

@@ -85,15 +85,9 @@ def load_task(
     ValueError: if the task, the split or so many examples do not exist.
     FileNotFoundError: if the data set has not been prepared.
   """
-  # Here, because TensorFlow takes seconds and generating needs neither.
-  quiet.import_seqio()
+  rows = _rows(task, split, num_examples, seed, data_dir)
   import seqio
 
-  from speccascade_jax.data import batches
-
-  set_data_dir(data_dir)
-  with quiet.native_stderr_closed():
-    rows = batches.examples(task, split, num_examples, seed)
   examples = [
     base.Example(
       example=row['example'],
@@ -103,6 +97,38 @@ def load_task(
     for row in rows
   ]
   return examples, list(seqio.TaskRegistry.get(task).metric_fns)
+
+
+def load_completions(
+  task: str,
+  split: str,
+  num_examples: int | None,
+  seed: int,
+  data_dir: str | None = None,
+) -> list[base.Example]:
+  """As `load_task`; the targets are the texts that models are trained to write.
+
+  Behind a prompt that is to be continued they begin with the space that
+  belongs there, and they are texts whatever the metrics compare with.
+  """
+  return [
+    base.Example(
+      example=row['example'],
+      source=row['source'],
+      target=row['completion'],
+    )
+    for row in _rows(task, split, num_examples, seed, data_dir)
+  ]
+
+
+def _rows(task, split, num_examples, seed, data_dir) -> list[dict[str, Any]]:
+  # Here, because TensorFlow takes seconds and generating needs neither.
+  quiet.import_seqio()
+  from speccascade_jax.data import batches
+
+  set_data_dir(data_dir)
+  with quiet.native_stderr_closed():
+    return batches.examples(task, split, num_examples, seed)
 
 
 def set_data_dir(data_dir: str | None) -> None:

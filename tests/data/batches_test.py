@@ -285,6 +285,7 @@ def test_examples():
     assert example['example'] == i
     text = 'translate English to German: ' + pairs[i].source
     assert (example['source'], example['target']) == (text, pairs[i].target)
+    assert example['completion'] == pairs[i].target
   assert len(batches.examples(EN_DE, 'test')) == 1500
 
 
