@@ -104,7 +104,10 @@ def test_a_fragment_includes_none_and_says_what_it_is(file):
   text = (_ROOT / file).read_text()
   assert text.startswith('# ')
   assert not _INCLUDE.findall(text)
-  assert pathlib.Path(file).parts[1] in ('models', 'methods', 'runs', 'tasks')
+  assert pathlib.Path(file).parts[1] in (
+    *('models', 'methods', 'runs', 'tasks'),
+    *('pairs', 'paper'),
+  )
 
 
 _PUBLISHED = [
@@ -179,7 +182,8 @@ def _check_grid(arguments):
     assert arguments['pair'] in zoo.names()
   else:
     assert {'drafter', 'verifier'} <= set(arguments['pair'])
-    assert set(arguments['pair']) <= {'drafter', 'verifier', 'vocabulary'}
+    known = {'drafter', 'verifier', 'vocabulary', 'models', 'dtype'}
+    assert set(arguments['pair']) <= known
   _check_task(arguments['task'], arguments['split'])
 
 
