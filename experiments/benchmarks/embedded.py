@@ -25,6 +25,7 @@ from speccascade_jax.models.t5 import config as t5_config
 _SAME = (
   *('vocab_size', 'head_dim', 'mlp_activations'),
   *('relative_attention_num_buckets', 'relative_attention_max_distance'),
+  'relative_attention_per_layer',
 )
 _WIDER = (
   *('emb_dim', 'num_heads', 'mlp_dim'),
