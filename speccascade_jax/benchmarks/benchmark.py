@@ -29,7 +29,8 @@ from speccascade_jax.decoding import call_times
 _CALLS = 4
 
 
-@dataclasses.dataclass(frozen=True)
+# Compared by identity: parameters have no hash, and `_verifier_text` needs one.
+@dataclasses.dataclass(frozen=True, eq=False)
 class Benchmark:
   """What is measured.
 
