@@ -160,6 +160,11 @@ def _passed(
   """Verdicts in the order of the targets; as many at a time as processors."""
   metrics.check_lengths(targets, predictions)
   for i, target in enumerate(targets):
+    if not isinstance(target, Mapping):
+      raise ValueError(
+        f'Target {i} is {target!r}; it must be a mapping with tests and setup, '
+        "which the task's postprocess_fn has to make of it."
+      )
     tests = target.get('tests')
     if isinstance(tests, str) or not tests or not all(map(str.strip, tests)):
       raise ValueError(

@@ -197,6 +197,11 @@ def test_a_target_without_tests_is_named(tests):
     programs.pass_at_1([_TARGET, {'tests': tests, 'setup': ''}], ['', ''])
 
 
+def test_a_target_that_is_a_text_is_named():
+  with pytest.raises(ValueError, match="Target 0 is 'assert f()'"):
+    programs.pass_at_1(['assert f()'], [''])
+
+
 def test_unequal_or_no_texts():
   with pytest.raises(ValueError, match='1 targets and 2 predictions'):
     programs.pass_at_1([_TARGET], ['', ''])

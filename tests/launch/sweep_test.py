@@ -6,6 +6,7 @@ import pytest
 import seqio
 
 from speccascade_jax import __main__ as commands
+from speccascade_jax.data import programs
 from tests.evaluation import tiny_pair
 
 _SWEEP = """
@@ -230,4 +231,12 @@ def test_a_run_that_scores_programs(tmp_path, pair, programs_task):
   flag = '--gin.evaluate.run_programs=True'
   assert commands.main(['evaluate', file, flag]) == 0
   found = json.loads((run_dir / 'evaluation.json').read_text())
-  assert 0 <= found['quality']['pass_at_1'] <= 100
+  lines = (run_dir / 'predictions.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert [row['target']['tests'] for row in rows] == [['assert 1 == 1']] * 2
+  expected = programs.pass_at_1(
+    [row['target'] for row in rows],
+    [row['prediction'] for row in rows],
+    run_programs=True,
+  )
+  assert found['quality'] == expected
