@@ -34,7 +34,7 @@ def plan(
     input_length: to be assumed where it leaves that to the examples.
     known: what past runs tell.
   """
-  command = gin_setup.command_of([*_commands().values()], flags)
+  command = gin_setup.command_of([*commands().values()], flags)
   name = command.__name__
   if name in _UNPLANNED:
     raise ValueError(
@@ -55,8 +55,8 @@ def plan(
 _UNPLANNED = ('calibrate', 'bench')
 
 
-def _commands() -> dict[str, Callable[..., Any]]:
-  """The commands by name, all of what their configs may name being known."""
+def commands() -> dict[str, Callable[..., Any]]:
+  """Commands that gin files set up; registers all that these may name."""
   found = {}
   for name in (*planning.JOBS, 'train', *_UNPLANNED):
     module = importlib.import_module(f'speccascade_jax.launch.{name}')
