@@ -1,5 +1,6 @@
 """Every file under gin/, configs/ and experiments/ parses and builds."""
 
+import functools
 import importlib
 import importlib.util
 import pathlib
@@ -14,6 +15,8 @@ from speccascade_jax import zoo
 from speccascade_jax.evaluation import methods as methods_lib
 from speccascade_jax.launch import gin_names
 from speccascade_jax.launch import gin_setup
+from speccascade_jax.launch import model_names
+from speccascade_jax.launch import plan
 from speccascade_jax.models import families
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -28,6 +31,11 @@ def _files(*folders):
     for path in sorted((_ROOT / folder).rglob('*.gin'))
     if path.name != 'operative_config.gin'
   ]
+
+
+def _paths(*patterns):
+  found = [path for pattern in patterns for path in _ROOT.glob(pattern)]
+  return sorted(str(path.relative_to(_ROOT)) for path in found)
 
 
 # For T5X's programs, which tests/t5x runs where T5X is.
@@ -165,6 +173,31 @@ def test_a_leaf_builds_what_its_command_takes(file):
   _CHECKS[found[1]](arguments)
 
 
+@pytest.mark.parametrize('file', _LEAVES)
+def test_plan_sees_which_command_a_leaf_is_for(file):
+  found = re.search(
+    r'speccascade (\w+) .*?--gin_file=', (_ROOT / file).read_text()
+  )
+  command = gin_setup.command_of(
+    [*plan.commands().values()], gin_setup.Flags((file,))
+  )
+  assert command.__name__ == found[1]
+
+
+@pytest.mark.parametrize(
+  'file', _paths('experiments/paper_*/README.md', 'configs/paper/**/*.gin')
+)
+def test_what_the_paper_s_experiments_name_is_there(file):
+  text = (_ROOT / file).read_text()
+  named = re.findall(r'(?:gin_file|expected)=(\S+)', text)
+  named += re.findall(r'(?m)^# .*?((?:configs|experiments)/[\w/.]+\w)', text)
+  assert named or 'paper_t5' in text
+  for name in named:
+    # The shell's variables stand for several files each.
+    pattern = re.sub(r'\$\w+', '*', name)
+    assert [*_ROOT.glob(pattern)], name
+
+
 @pytest.mark.parametrize('file', _WRITTEN)
 def test_what_tune_wrote_builds_what_generate_takes(file):
   assert _build(
@@ -184,6 +217,11 @@ def _check_grid(arguments):
     assert {'drafter', 'verifier'} <= set(arguments['pair'])
     known = {'drafter', 'verifier', 'vocabulary', 'models', 'dtype'}
     assert set(arguments['pair']) <= known
+    kinds = {
+      families.name_of(model_names.config(name))
+      for name in arguments['pair'].get('models', ())
+    }
+    assert len(kinds) <= 1, 'both are of one family'
   _check_task(arguments['task'], arguments['split'])
 
 
@@ -201,8 +239,12 @@ def _check_calibration(arguments):
     _check_task(arguments['task'], arguments[split])
 
 
+# The nine that are fine-tuned are of three shapes, and tracing takes seconds.
+_num_parameters = functools.cache(families.num_parameters)
+
+
 def _check_model(arguments):
-  assert families.num_parameters(arguments['model']) > 0
+  assert _num_parameters(arguments['model']) > 0
   _check_task(arguments['task'], 'train')
 
 

@@ -12,6 +12,7 @@ from speccascade_jax import loading
 from speccascade_jax import loops
 from speccascade_jax import pair as pairs
 from speccascade_jax.checkpoints import native
+from speccascade_jax.launch import initial_params
 from speccascade_jax.models import families
 from speccascade_jax.models import protocol
 from speccascade_jax.models.gemma import config as gemma_config
@@ -167,17 +168,17 @@ def test_a_ring_is_told_as_the_arrays_that_it_has():
 @pytest.mark.parametrize('averaged', [False, True])
 def test_training_keeps_what_is_told(averaged):
   optimizers = optimizer.adamw() if averaged else optimizer.adafactor()
-  told = training_footprint.shapes(
-    _T5, optimizers, averaged=averaged, microbatches=1
-  )
-  params = families.init(_T5, jax.random.key(0))
-  state = train_state.create(params, optimizers, 0, averaged)
-  assert footprint.size_of(told.state) == _nbytes(state)
-  assert footprint.size_of(told.gradients) == _nbytes(params)
-  parted = training_footprint.shapes(
-    _T5, optimizers, averaged=averaged, microbatches=2
-  )
-  assert footprint.size_of(parted.gradients) == 2 * _nbytes(params)
+  start = initial_params.Start(_T5, frozen=('token_embedder',))
+  trained, own, borrowed = start.shapes()
+  params, kept = start.load(0, None)
+  made = train_state.create(params, optimizers, 0, averaged)
+  told = training_footprint.state(trained, optimizers, averaged=averaged)
+  assert footprint.size_of(told) == _nbytes(made)
+  assert footprint.size_of(own) == _nbytes(kept) == 4 * 4096 * 16
+  assert not jax.tree.leaves(borrowed)
+  for count in (1, 2):
+    gradients = training_footprint.gradients(trained, count)
+    assert footprint.size_of(gradients) == count * _nbytes(params)
 
 
 def test_activations_grow_with_the_batch_and_leave_out_the_weights():

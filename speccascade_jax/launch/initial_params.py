@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
 import os
 
 import jax
@@ -102,6 +103,19 @@ class Start:
     if teacher is not None:
       params = parts.borrow(params, self._copied, teacher.params)
     return parts.split(params, self._frozen)
+
+  def shapes(self) -> tuple[base.Params, base.Params, base.Params]:
+    """What is trained, what stays, and what stays and is the teacher's own.
+
+    Of the whole model, as shapes; the last takes no memory beside the teacher.
+    """
+    trained, kept = parts.split(
+      jax.eval_shape(
+        functools.partial(families.init, self._model), jax.random.key(0)
+      ),
+      self._frozen,
+    )
+    return trained, *parts.split(kept, self._copied)
 
 
 def _names(frozen: str | Sequence[str]) -> tuple[str, ...]:

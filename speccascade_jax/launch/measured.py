@@ -10,7 +10,7 @@ from typing import Any
 
 from speccascade_jax.evaluation import expectation
 
-_TIMES = 'call_times.json'
+_TIMES = ('call_times.json', 'bench.json')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,18 +20,21 @@ class Known:
   Attributes:
     runs: of a sweep.
     call_times: milliseconds of single calls, see `base.Timed`; None if unknown.
+    begun: whether beginning a text has been timed as well; else it is 0.
   """
 
   runs: Sequence[expectation.Measured] = ()
   call_times: Mapping[str, float] | None = None
+  begun: bool = True
 
 
 def read(paths: Sequence[str]) -> Known:
   """What run directories of sweeps, and files of call times, tell together.
 
   Args:
-    paths: RUN_DIRs; or JSON files with milliseconds by name under 'ms', as a
-      RUN_DIR's call_times.json has them. Later ones win.
+    paths: RUN_DIRs of `speccascade sweep`, or of `speccascade bench`, which
+      times calls alone; or their call_times.json and bench.json. Later ones
+      win.
 
   Raises:
     ValueError: if one is neither.
@@ -40,33 +43,36 @@ def read(paths: Sequence[str]) -> Known:
   times: dict[str, float] = {}
   for name in paths:
     path = pathlib.Path(name)
-    if path.is_file():
-      times |= _times(path)
-    elif (path / 'sweep.json').is_file():
+    if (path / 'sweep.json').is_file():
       runs = [*_runs(path), *runs]
-      if (path / _TIMES).is_file():
-        times |= _times(path / _TIMES)
-    elif (path / _TIMES).is_file():
-      times |= _times(path / _TIMES)
-    else:
+    files = [path] if path.is_file() else [path / of for of in _TIMES]
+    found = {k: v for f in files if f.is_file() for k, v in _times(f).items()}
+    if not found and not (path / 'sweep.json').is_file():
       raise ValueError(
-        f'{path} tells nothing that was measured: name the RUN_DIR of a sweep, '
-        'or a JSON file of call times.'
+        f'{path} tells nothing that was measured: name the RUN_DIR of a sweep '
+        'or of bench.'
       )
-  return Known(runs, times or None)
+    times |= found
+  begun = {f'{model}_start' for model in ('drafter', 'verifier')} <= {*times}
+  unknown = {'drafter_start': 0.0, 'verifier_start': 0.0}
+  return Known(runs, (unknown | times) if times else None, begun)
 
 
 def _times(path: pathlib.Path) -> dict[str, float]:
   content = _json(path)
   found = content.get('ms', {})
-  needed = ('drafter_1', 'drafter_start', 'verifier_start', 'verifier_1')
-  lacking = [k for k in needed if not isinstance(found.get(k), (int, float))]
-  if lacking:
+  if 'parts' in content:  # Of bench.
+    names = {'drafter step': 'drafter_1', 'verifier step': 'verifier_1'}
+    for row in content['parts']['calls']:
+      called = row['name'].replace('verifier call of ', 'verifier_')
+      if (name := names.get(called, called)).count(' ') == 0:
+        found[name] = row['ms_best']
+  if not {'drafter_1', 'verifier_1'} <= {*found}:
     raise ValueError(
-      f'{path} lacks {", ".join(lacking)}: it holds no times of single calls, '
-      'as `speccascade sweep` leaves them in call_times.json.'
+      f'{path} holds no times of single calls, as `speccascade sweep` leaves '
+      'them in call_times.json and `speccascade bench` in bench.json.'
     )
-  return dict(found)
+  return found
 
 
 def _runs(run_dir: pathlib.Path) -> list[expectation.Measured]:

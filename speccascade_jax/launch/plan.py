@@ -36,6 +36,11 @@ def plan(
   """
   command = gin_setup.command_of([*commands().values()], flags)
   name = command.__name__
+  if name in _UNPLANNED:
+    raise ValueError(
+      f'{" ".join(flags.files)} is for {name}, of which there is no plan; '
+      f'there are plans of {", ".join((*planning.JOBS, "train"))}.'
+    )
   # What a user says on the command line alone.
   given = {'generate': {'texts': ('',)}}.get(name, {})
   arguments = gin_setup.build(command, flags, **given)
@@ -46,10 +51,14 @@ def plan(
   )
 
 
+# Whose configs are understood, so that it can be said that they have no plan.
+_UNPLANNED = ('calibrate', 'bench')
+
+
 def commands() -> dict[str, Callable[..., Any]]:
-  """The commands that can be planned, and what their configs may name."""
+  """Commands that gin files set up; registers all that these may name."""
   found = {}
-  for name in (*planning.JOBS, 'train'):
+  for name in (*planning.JOBS, 'train', *_UNPLANNED):
     module = importlib.import_module(f'speccascade_jax.launch.{name}')
     getattr(module, 'register', lambda: None)()
     found[name] = getattr(module, name)

@@ -189,6 +189,14 @@ def _untimed(job: Job, known: measured_lib.Known) -> list[str]:
       'No duration: calls were timed at batch size 1, and this decodes '
       f'{job.extent.batch} texts together.'
     ]
+  untold = (
+    []
+    if known.begun
+    else [
+      'Beginning a text (encoder, prompt) was not timed and is left out of the '
+      'duration.'
+    ]
+  )
   lacking = [
     str(point)
     for point in job.points
@@ -201,7 +209,7 @@ def _untimed(job: Job, known: measured_lib.Known) -> list[str]:
     is None
   ]
   if not lacking:
-    return []
+    return untold
   return [
     'No duration: no call as wide as those of '
     f'{lacking[0]} has been timed ({len(lacking)} of {len(job.points)} runs).'

@@ -110,14 +110,13 @@ def _beside(
   if path is None:
     return None
   beside = expected_lib.compare(sweep, rows, path)
-  if beside.comparisons:
-    return beside
-  if expected is not None:
-    raise ValueError(
+  if not beside.comparisons and expected is not None:
+    models = sweep.header.get('models', 'that the pair does not name')
+    print(
       f'{path} has no figure for task {sweep.header.get("task")!r} with models '
-      f'{sweep.header.get("models", "that the pair does not name")}.'
+      f'{models}.'
     )
-  return None
+  return beside if beside.comparisons else None
 
 
 def main(argv: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import dataclasses
 import functools
 from typing import Any
 
@@ -12,55 +11,35 @@ import jax.numpy as jnp
 import optax
 
 from speccascade_jax import base
-from speccascade_jax.models import families
 from speccascade_jax.training import train_state
 from speccascade_jax.training import train_step
 
 
-@dataclasses.dataclass(frozen=True)
-class Shapes:
-  """Arrays of a training step, as shapes.
-
-  Attributes:
-    state: see `TrainState`.
-    gradients: of the parameters; with microbatches there is a sum beside them.
-    frozen: the teacher's parameters; None without.
-  """
-
-  state: train_state.TrainState
-  gradients: base.Params
-  frozen: base.Params
-
-
-def shapes(
-  model: families.Config,
+def state(
+  trained: base.Params,
   optimizer: optax.GradientTransformation,
   *,
   averaged: bool,
-  microbatches: int,
-  teacher: families.Config | None = None,
-) -> Shapes:
-  """What there is besides the activations.
+) -> train_state.TrainState:
+  """The state of a run, as shapes.
 
   Args:
-    model: that is trained, in float32.
-    optimizer: its state comes with the parameters.
-    averaged: whether a moving average of the parameters is kept.
-    microbatches: parts that a batch is cut into.
-    teacher: whose parameters are there as well.
+    trained: the parameters that it trains, likewise.
+    optimizer: its state comes with them.
+    averaged: whether a moving average of them is kept.
   """
-  params = _params(model)
   create = functools.partial(
     train_state.create,
     optimizer=optimizer,
     cooldown_start=0,
     averaged=averaged,
   )
-  return Shapes(
-    jax.eval_shape(create, params),
-    params if microbatches == 1 else (params, params),
-    None if teacher is None else _params(teacher),
-  )
+  return jax.eval_shape(create, trained)
+
+
+def gradients(trained: base.Params, microbatches: int) -> base.Params:
+  """Of the parameters; with microbatches their sum is there beside them."""
+  return trained if microbatches == 1 else (trained, trained)
 
 
 def activations(
@@ -113,8 +92,3 @@ def abstract_batch(
     name: jax.ShapeDtypeStruct((rows, lengths[side]), dtype)
     for name, (side, dtype) in names.items()
   }
-
-
-def _params(config: families.Config) -> base.Params:
-  init = functools.partial(families.init, config)
-  return jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))

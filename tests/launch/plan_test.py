@@ -110,6 +110,22 @@ def test_a_measured_run_tells_the_calls_and_the_time(ran, capsys):
   assert 'expected' in out and '12 texts' in out and 'duration' in out
 
 
+def test_times_of_the_benchmark_are_taken(ran, tmp_path):
+  calls = {'drafter step': 2.0, 'verifier step': 3.0, 'verifier call of 3': 5.0}
+  rows = [{'name': k, 'ms_best': v} for k, v in calls.items()]
+  rows.append({'name': 'round of 2', 'ms_best': 11.0})
+  (tmp_path / 'bench.json').write_text(json.dumps({'parts': {'calls': rows}}))
+  known = measured.read([str(tmp_path)])
+  assert set(known.call_times) == {
+    *('drafter_start', 'verifier_start'),
+    *('drafter_1', 'verifier_1', 'verifier_3'),
+  }
+  told = plan_lib.plan(flags=_flags(ran[0]), known=known)
+  # Of 3 texts of 6 tokens: verifier, drafter, two methods of at most 6 rounds.
+  assert told.most_s == pytest.approx(3 * 6 * (3 + 2 + 2 * (3 * 2 + 5)) / 1e3)
+  assert any('left out of the duration' in note for note in told.notes)
+
+
 def test_the_acceptance_rate_gives_the_rounds():
   (point,) = methods.expand(
     [methods.Method(rule=deferral.verifier_only)],
@@ -184,6 +200,7 @@ def test_a_pair_may_be_named_where_its_checkpoints_are_not(capsys):
       'sets up several commands: sweep, tune',
     ),
     (('configs/quickstart.gin', '--gin.sweep.gamas=(1,)'), "'gamas'"),
+    (('configs/bench.gin',), 'is for bench, of which there is no plan'),
   ],
 )
 def test_a_mistake_ends_in_one_line(arguments, said, capsys):

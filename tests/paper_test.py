@@ -1,0 +1,289 @@
+"""The paper's experiments, each from its config to its report.
+
+Tiny random pairs of the same family stand for the models, a few made-up
+examples in TFDS's own files for the data sets; method by method, prompts,
+decoding, metrics, results and reports are those of the real run. By default the
+first and the last method of every leaf are run and reported in text; with -m
+slow all methods, with figures and pages.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import re
+
+import jax
+import pytest
+
+from speccascade_jax.checkpoints import native
+from speccascade_jax.data import sandbox
+from speccascade_jax.launch import gin_setup
+from speccascade_jax.launch import model_names
+from speccascade_jax.launch import plan
+from speccascade_jax.launch import planning_texts
+from speccascade_jax.launch import report
+from speccascade_jax.launch import sweep as sweep_command
+from speccascade_jax.launch import train as train_command
+from speccascade_jax.models import families
+from speccascade_jax.models.gemma import config as gemma_config
+from speccascade_jax.reports import headline
+from speccascade_jax.reports import headline_tables
+from speccascade_jax.reports import runs
+from speccascade_jax.reports import tables
+from tests.data import tiny_sets
+from tests.evaluation import tiny_pair
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_LEAVES = sorted(
+  str(path.relative_to(_ROOT))
+  for pattern in ('configs/paper/**/*.gin', 'experiments/paper_*/*.gin')
+  for path in _ROOT.glob(pattern)
+)
+_TRAINED = [file for file in _LEAVES if '/finetune/' in file]
+_SWEPT = [file for file in _LEAVES if file not in _TRAINED]
+# Whose memory is traced by default.
+_TRACED = (
+  'configs/paper/finetune/t5_small/wmt14_en_de.gin',
+  'configs/paper/t5_small_large/wmt14_en_de.gin',
+)
+# Shapes of all runs, so that a family's programs are compiled once.
+_SHAPE = {'input_length': 24, 'max_length': 5}
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch):
+  monkeypatch.chdir(_ROOT)
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('data')
+  tiny_sets.write(folder)
+  return str(folder)
+
+
+@pytest.fixture(scope='module')
+def pairs(tmp_path_factory):
+  """Arguments of `load_pair`, by family."""
+  folder = tmp_path_factory.mktemp('pairs')
+  t5 = tiny_pair.save(folder / 't5')
+  found = {'t5': t5, 'gemma': {'vocabulary': t5['vocabulary']}}
+  for seed, role in enumerate(('drafter', 'verifier')):
+    config = gemma_config.GemmaConfig(
+      vocab_size=4096,
+      emb_dim=16,
+      num_layers=2 + 2 * seed,
+      num_heads=2,
+      num_kv_heads=1,
+      head_dim=8,
+      mlp_dim=32,
+      attention_pattern=('local', 'global'),
+      sliding_window=8,
+      attn_logit_softcap=50.0,
+      final_logit_softcap=30.0,
+      use_post_norms=True,
+    )
+    params = families.init(config, jax.random.key(seed))
+    native.save(folder / role, config, params)
+    found['gemma'][role] = str(folder / role)
+  return found
+
+
+def _build(command, file):
+  return gin_setup.build(command, gin_setup.Flags((file,)))
+
+
+def _run(file, methods, pairs, data_dir, run_dir):
+  """Runs methods of a leaf, by number, on two examples; the arguments."""
+  arguments = _build(sweep_command.sweep, file)
+  family = arguments['pair']['models'][0].split('_')[0]
+  chosen = [arguments['methods'][i] for i in methods]
+  # What the leaf asks for beyond this is what makes it long.
+  arguments |= {
+    'pair': pairs[family],
+    'data_dir': data_dir,
+    'run_dir': str(run_dir),
+    'methods': chosen,
+    'temperatures': arguments['temperatures'][-1:],
+    'gammas': arguments['gammas'][-1:],
+    'num_examples': 2,
+    'trials': 1,
+    'replicates': 3,
+    **_SHAPE,
+  }
+  if arguments['primary_metric'] == 'pass_at_1':
+    arguments['run_programs'] = True
+  sweep_command.sweep(**arguments)
+  header = json.loads((run_dir / 'sweep.json').read_text())
+  assert header['gin_files'] == [str(_ROOT / file)]
+  alphas = sum(max(1, len(method.alphas)) for method in chosen)
+  assert len(header['runs']) == alphas
+  for key in header['runs']:
+    folder = run_dir / 'runs' / key
+    summary = json.loads((folder / 'summary.json').read_text())
+    assert summary['num_examples'] == 2
+    assert 0 <= summary['quality'][arguments['primary_metric']] <= 100
+    assert math.isfinite(summary['relative_latency'])
+  rows = (run_dir / 'examples.jsonl').read_text().splitlines()
+  assert len(rows) == 2 and all(json.loads(row)['source'] for row in rows)
+  return arguments
+
+
+def test_every_pair_has_its_tasks():
+  t5 = {'wmt14_en_de', 'xsum', 'cnn_dailymail'}
+  gemma = {
+    *('wmt14_en_de_5shot', 'cnn_dailymail_1shot', 'gsm8k_8shot', 'mbpp_3shot'),
+    *('squad_v2_1shot', 'web_questions_1shot', 'natural_questions_1shot'),
+    'trivia_qa_1shot',
+  }
+  found = {}
+  for path in _ROOT.glob('configs/paper/*/*.gin'):
+    found.setdefault(path.parent.name, set()).add(path.stem)
+  assert found == {
+    't5_small_large': t5,
+    't5_small_xl': t5,
+    'gemma_2b_9b': gemma,
+    'gemma_2b_27b': gemma,
+  }
+  for size in ('small', 'large', 'xl'):
+    folder = _ROOT / f'configs/paper/finetune/t5_{size}'
+    assert {path.stem for path in folder.glob('*.gin')} == t5
+
+
+@pytest.mark.parametrize('file', _SWEPT)
+def test_a_leaf_goes_from_prompt_to_report(file, pairs, data_dir, tmp_path):
+  if 'mbpp' in file:
+    _skip_without_sandbox()
+  arguments = _run(file, (0, -1), pairs, data_dir, tmp_path / 'run')
+  sweep = runs.load(tmp_path / 'run')
+  text = tables.text(sweep, width=200)
+  last = sweep.runs[-1].label
+  assert f'{arguments["task"]}/{arguments["split"]}, 2 examples' in text
+  assert 'Verifier' in text and text.count(last) >= 5
+  metric = arguments['primary_metric']
+  assert last in headline_tables.text(headline.find(sweep), metric)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('file', _SWEPT)
+def test_all_methods_of_a_leaf_run(file, pairs, data_dir, tmp_path, capsys):
+  if 'mbpp' in file:
+    _skip_without_sandbox()
+  every = range(len(_build(sweep_command.sweep, file)['methods']))
+  _run(file, every, pairs, data_dir, tmp_path / 'run')
+  report.report(run_dir=str(tmp_path / 'run'))
+  assert 'Verifier' in capsys.readouterr().out
+  assert (tmp_path / 'run/report/index.html').stat().st_size > 10_000
+
+
+@pytest.mark.parametrize('file', _SWEPT)
+def test_a_leaf_names_the_models_that_its_name_says(file):
+  names = _build(sweep_command.sweep, file)['pair']['models']
+  small, large = re.search(
+    r'(2b|small)_(\w+?)/', file.replace('experiments/', 'small_large/')
+  ).groups()
+  assert [name.split('_')[-1] for name in names] == [small, large]
+  assert all(model_names.config(name).emb_dim >= 512 for name in names)
+
+
+def _skip_without_sandbox():
+  try:
+    sandbox.check()
+  except sandbox.SandboxError as error:
+    pytest.skip(f'no sandbox for programs here: {error}')
+
+
+@pytest.mark.parametrize(
+  'file',
+  [
+    pytest.param(f, marks=[] if f in _TRACED else [pytest.mark.slow])
+    for f in _LEAVES
+  ],
+)
+def test_the_header_states_the_memory_that_is_planned(file):
+  told = re.findall(r'# Memory: (\S+ \S+), as', (_ROOT / file).read_text())
+  planned = plan.plan(flags=gin_setup.Flags((file,)))
+  assert told == [planning_texts.needed(planned)]
+
+
+def _train(file, run_dir, pair, data_dir, size, task):
+  """A leaf's fine-tuning of a tiny T5, for a few steps; its export."""
+  bindings = [
+    f"RUN_DIR = '{run_dir}'",
+    f"INITIAL = '{pair[size]}'",
+    f"train.vocabulary = '{pair['vocabulary']}'",
+    f"train.data_dir = '{data_dir}'",
+    "LENGTHS = {'inputs': 16, 'targets': 16}",
+    'train.batch_tokens = 256',
+    "train.export_dtype = 'float32'",
+    'Loop.num_steps = 3',
+    'Loop.microbatches = 2',
+    *(f'Loop.{name}_every = 3' for name in ('report', 'validate')),
+    'Loop.checkpoint_every = 3',
+    'schedule.warmup_steps = 1',
+  ]
+  shape = native.read_config(pair[size])
+  names = ('vocab_size', 'emb_dim', 'num_heads', 'head_dim', 'mlp_dim')
+  names += ('num_encoder_layers', 'num_decoder_layers')
+  bindings += [f'T5Config.{name} = {getattr(shape, name)}' for name in names]
+  train_command.register()
+  flags = gin_setup.Flags((file,), tuple(bindings))
+  arguments = gin_setup.build(train_command.train, flags)
+  assert arguments['task'] == task
+  train_command.train(**arguments)
+  return run_dir / 'export'
+
+
+def test_fine_tuned_models_are_swept(pairs, data_dir, tmp_path, capsys):
+  """The whole of a task: both models trained a little, then the sweep."""
+  tuned = {'vocabulary': pairs['t5']['vocabulary']}
+  for size, role in (('small', 'drafter'), ('large', 'verifier')):
+    export = _train(
+      f'configs/paper/finetune/t5_{size}/wmt14_en_de.gin',
+      tmp_path / role,
+      pairs['t5'],
+      data_dir,
+      role,
+      'wmt14_en_de',
+    )
+    tuned[role] = str(export)
+    before, after = (
+      native.load(path)[1]['token_embedder']['embedding']
+      for path in (pairs['t5'][role], export)
+    )
+    assert abs(after - before).max() > 1e-4
+    (metrics,) = (tmp_path / role).glob('metrics.jsonl')
+    assert all(
+      math.isfinite(value)
+      for line in metrics.read_text().splitlines()
+      for value in json.loads(line).values()
+    )
+  _run(
+    'configs/paper/t5_small_large/wmt14_en_de.gin',
+    (0, 1, 4, -1),  # Both models alone, lossless, and TokenV3.
+    {'t5': tuned},
+    data_dir,
+    tmp_path / 'run',
+  )
+  report.report(run_dir=str(tmp_path / 'run'))
+  assert f'{tuned["drafter"]} -> {tuned["verifier"]}' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('file', _TRAINED)
+def test_a_fine_tuning_starts_as_its_leaf_says(file):
+  train_command.register()
+  arguments = _build(train_command.train, file)
+  size, task = re.search(r'/t5_(\w+)/(\w+)\.gin', file).groups()
+  model = dataclasses.replace(
+    arguments['model'], dropout_rate=0.0, dtype='float32'
+  )
+  assert model == model_names.config(f't5_1_1_{size}')
+  assert (arguments['task'], arguments['initial']) == (task, f't5-v1_1-{size}')
+  # Where the sweep over the task looks for it.
+  swept = 't5_small_large' if size != 'xl' else 't5_small_xl'
+  pair = _build(sweep_command.sweep, f'configs/paper/{swept}/{task}.gin')[
+    'pair'
+  ]
+  role = 'drafter' if size == 'small' else 'verifier'
+  assert pair[role] == f'{arguments["run_dir"]}/export'
