@@ -334,6 +334,7 @@ def _sentencepiece(metadata: _Metadata, model_type: int) -> Any:
     if not (0 if name == 'unk' else -1) <= at < len(pieces):
       raise ValueError(f'{name} is token {at} of {len(pieces)}.')
   enum = sentencepiece_proto.ModelProto.SentencePiece
+  named = model_type == sentencepiece_proto.TrainerSpec.BPE
   for i, (piece, score, kind) in enumerate(zip(pieces, scores, types)):
     # Runs of spaces are stored as such, others as SentencePiece has them.
     piece = piece.replace(' ', '\u2581')
@@ -342,6 +343,10 @@ def _sentencepiece(metadata: _Metadata, model_type: int) -> Any:
       kind = enum.UNKNOWN
     elif kind == enum.UNKNOWN:
       kind = enum.NORMAL
+    elif kind == enum.CONTROL and named and i not in ids.values():
+      # '<start_of_turn>': Gemma's own tokenizer.model finds it in a text,
+      # which it would not as a control token.
+      kind = enum.USER_DEFINED
     model.pieces.add(piece=piece, score=score, type=kind)
   trainer = model.trainer_spec
   trainer.model_type = model_type

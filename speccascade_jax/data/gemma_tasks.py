@@ -22,7 +22,12 @@ the second, there is none). TriviaQA is the open-domain one of Roberts et al.
 (2020, https://arxiv.org/abs/2002.08910), without documents. MBPP (Austin et
 al., 2021, https://arxiv.org/abs/2108.07732) has ten problems set aside for
 prompts; TFDS does not have it. The words of the prompts are this project's:
-the paper does not state its own.
+the paper's are not known here.
+
+An answer ends within the decoding loop, with the token that completes a stop
+sequence, and is cut in front of it: a blank line or the beginning of the next
+exemplar, [DONE] behind a program, the end of the model's turn in a
+conversation.
 """
 
 from __future__ import annotations

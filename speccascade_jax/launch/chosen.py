@@ -33,6 +33,7 @@ class Setting:
     run_programs: whether the metrics may run what the models write.
     prefix: what the task puts before every text.
     imports: lines of gin that import the user's own modules.
+    data_dir: where the task's data lie; None: where they are looked for.
   """
 
   point: methods.RunPoint
@@ -47,17 +48,19 @@ class Setting:
   run_programs: inputs.Permission = False
   prefix: str = ''
   imports: Sequence[str] = ()
+  data_dir: str | None = None
 
 
 def common_prefix(sources: Sequence[str]) -> str:
   """What a task puts before its sources, such as 'translate A to B: '.
 
   seqio does not say; it is read off the sources, where T5's tasks end it with
-  a colon and a space. '' if they have no such thing in common.
+  a colon and a space. '' if they have no such thing in common, or if it is the
+  beginning of a few-shot prompt, which asks for the answer behind the text.
   """
   common = os.path.commonprefix(list(sources))
   head, colon, _ = common.rpartition(': ')
-  return head + colon
+  return '' if '\n' in head else head + colon
 
 
 def check_can_be_said(points: Iterable[methods.RunPoint]) -> None:
@@ -141,6 +144,8 @@ def for_evaluate(
     lines.append(f'evaluate.run_programs = {setting.run_programs!r}')
   # Also where there are none: the task might have its own.
   lines.append(f'evaluate.stop = {setting.stop!r}')
+  if setting.data_dir is not None:
+    lines.append(f'evaluate.data_dir = {setting.data_dir!r}')
   if setting.input_length is not None:
     lines.append(f'evaluate.input_length = {setting.input_length!r}')
   if point.gamma is not None:

@@ -65,6 +65,8 @@ def train(
   start = initial_params.Start(model, initial, teacher, from_teacher, frozen)
   training_inputs.check_data(task)
   framing = training_inputs.framing(model, vocabulary, initial, teacher)
+  if framing is None:
+    training_inputs.task_framing(task)  # Which may not be to be had.
   data = training_inputs.Data(
     task, lengths, batch_tokens, loop.microbatches, seed, framing
   )

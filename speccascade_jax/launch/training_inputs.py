@@ -213,16 +213,27 @@ def _read_vocabulary(path: str) -> vocabularies.Vocabulary:
 
 
 def task_framing(task: str) -> vocabularies.Framing:
-  """A task's own vocabulary; its inputs end with an end of sequence."""
+  """A task's own vocabulary; its inputs end with an end of sequence.
+
+  Raises:
+    FileNotFoundError: if it cannot be read.
+  """
   import seqio
+  import tensorflow as tf
 
   from speccascade_jax import data  # noqa: F401  Registers the tasks.
 
   pieces = seqio.get_mixture_or_task(task).output_features['targets'].vocabulary
   # The file may lie in a bucket, which seqio reads.
-  codec = vocabularies.SentencePieces(
-    pieces.sp_model, pieces.sentencepiece_model_file
-  )
+  path = pieces.sentencepiece_model_file
+  try:
+    codec = vocabularies.SentencePieces(pieces.sp_model, path)
+  except tf.errors.OpError as error:
+    raise FileNotFoundError(
+      f'The vocabulary of {task}, {path}, cannot be read here '
+      f'({error.message.splitlines()[0]}): fetch it, and name the file with '
+      'train.vocabulary.'
+    ) from error
   return vocabularies.Framing(vocabularies.Vocabulary(codec), bos_first=False)
 
 

@@ -202,6 +202,7 @@ def tune(
       run_programs=run_programs,
       prefix=chosen.common_prefix([e.source for e in [*examples, *held_out]]),
       imports=gin_setup.imports(),
+      data_dir=data_dir,
     ),
   )
   print()

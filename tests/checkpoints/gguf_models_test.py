@@ -142,6 +142,35 @@ def test_the_vocabulary_is_rebuilt(tmp_path):
     )
 
 
+def test_gemmas_marks_of_a_turn_are_found_in_texts(tmp_path):
+  marks = ('<start_of_turn>', '<end_of_turn>')
+  letters = ['\u2581', '\n', '<', '>', '_', *'adeflmnorstu']
+  pieces = ['<pad>', '<eos>', '<bos>', '<unk>', *marks, *letters]
+  control = gguf.TokenType.CONTROL
+
+  def add(writer):
+    writer.add_tokenizer_model('llama')
+    writer.add_token_list([piece.encode() for piece in pieces])
+    writer.add_token_scores([0.0] * len(pieces))
+    # llama.cpp's converter has all of them as control tokens.
+    rest = [gguf.TokenType.NORMAL] * len(letters)
+    writer.add_token_types([control] * 6 + rest)
+    writer.add_pad_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_bos_token_id(2)
+    writer.add_unk_token_id(3)
+    writer.add_add_space_prefix(False)
+
+  path = write(tmp_path / 'x.gguf', 'hf_gemma_3', add, add_vocab=False)
+  words = gguf_models.read_vocabulary(path)
+  ids = words.encode('<start_of_turn>user\n<end_of_turn>\n<eos>')
+  assert words.pieces(ids[:1]) == ['<start_of_turn>']
+  assert ids.count(4) == ids.count(5) == 1
+  # The ends of a text are not taken from it.
+  assert 1 not in ids and words.decode([7, 1, 8]) == '\n'
+  assert (words.bos_id, words.eos_id) == (2, 1)
+
+
 _KINDS = [
   gguf.GGMLQuantizationType.F16,
   gguf.GGMLQuantizationType.BF16,
