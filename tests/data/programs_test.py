@@ -198,7 +198,7 @@ def test_a_target_without_tests_is_named(tests):
 
 
 def test_a_target_that_is_a_text_is_named():
-  with pytest.raises(ValueError, match="Target 0 is 'assert f()'"):
+  with pytest.raises(ValueError, match=r"Target 0 is 'assert f\(\)'"):
     programs.pass_at_1(['assert f()'], [''])
 
 
