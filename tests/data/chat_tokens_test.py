@@ -57,7 +57,7 @@ def words(tmp_path_factory):
   trainer = tokenizers.trainers.BpeTrainer(
     vocab_size=400,
     special_tokens=['<pad>', '<eos>', '<bos>', '<unk>', *MARKS],
-    initial_alphabet=['\n', '<', '>', '_'],
+    initial_alphabet=list(PROMPT),
     show_progress=False,
   )
   tokenizer.train_from_iterator(texts(), trainer)
