@@ -1,10 +1,9 @@
-"""Batches for the trainer, and examples for the evaluator.
+"""Batches of a task's examples for the trainer.
 
 seqio reads, prefixes and tokenises; its tasks and mixtures are what `task`
 names, and a `framing` with another vocabulary may take the place of theirs.
-Examples are texts, for models that bring a vocabulary of their own.
 
-For the trainer, what follows is NumPy instead of seqio's converters and
+What follows is NumPy instead of seqio's converters and
 tf.data: the shipped corpora are some 50,000 short texts, 20 MB of token ids,
 so that an epoch can be planned as a whole. That makes batches of examples of
 one length, every example exactly once, and a start at any step without reading
@@ -23,10 +22,10 @@ from typing import Any
 
 import numpy as np
 import seqio
-import tensorflow as tf
 
 from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax.data import bucketing
+from speccascade_jax.data import task_texts
 
 Batch = dict[str, np.ndarray]
 
@@ -79,8 +78,7 @@ def train_batches(
     multiple_of: with `batch_tokens`, what divides the rows of every batch.
     shapes: the shapes that a batch may have besides (S, T).
     framing: splits the task's texts with another vocabulary than its own, see
-      `vocabulary.Framing`; the task has to keep them (seqio's `tokenize` does,
-      as 'inputs_pretokenized' and 'targets_pretokenized').
+      `vocabulary.Framing` and `task_texts.untokenised`.
 
   Yields:
     {'encoder_inputs': [B, S], 'decoder_inputs': [B, T], 'decoder_targets':
@@ -159,71 +157,6 @@ def token_batches(
   return _endless([_Part(tokens, 1.0)], plan, seed, start_step)
 
 
-def examples(
-  task: str,
-  split: str,
-  num_examples: int | None = None,
-  seed: int | None = None,
-) -> list[dict[str, Any]]:
-  """Texts for evaluation.
-
-  Args:
-    task: a seqio task.
-    split: one of its splits.
-    num_examples: how many; None takes all.
-    seed: draws them at random, without replacement; with the same seed, fewer
-      are part of more. None takes the first.
-
-  Returns:
-    In the order of the split, {'example': index in the split, 'source': text
-    as the model reads it, the task's prefix included, 'target': what the
-    metrics compare with, which is a text unless the task's `postprocess_fn`
-    makes something else of it, 'completion': the text that a model is trained
-    to write}.
-
-  Raises:
-    ValueError: if there is no such task or split, or too few examples.
-    FileNotFoundError: if the data set has not been prepared.
-  """
-  found = _find(task, split)
-  if isinstance(found, seqio.Mixture):
-    raise ValueError(
-      f'{task!r} is a mixture; evaluate its tasks one by one: '
-      f'{", ".join(sorted(part.name for part in found.tasks))}.'
-    )
-  rows = _texts(found, split)
-  if num_examples is not None and not 1 <= num_examples <= len(rows):
-    raise ValueError(
-      f'num_examples is {num_examples}; {task}/{split} has {len(rows)}.'
-    )
-  count = len(rows) if num_examples is None else num_examples
-  if seed is None:
-    chosen = np.arange(count)
-  else:
-    order = np.random.default_rng(seed).permutation(len(rows))
-    chosen = np.sort(order[:count])
-  return [
-    {
-      'example': int(i),
-      'source': rows[i]['inputs'].decode(),
-      'target': found.postprocess_fn(
-        rows[i]['targets'].decode(), example=rows[i], is_target=True
-      ),
-      'completion': rows[i]['targets'].decode(),
-    }
-    for i in chosen
-  ]
-
-
-def stop_sequences(task: str) -> tuple[str, ...]:
-  """What ends an output of a `stopped.StoppedTask`; () of any other.
-
-  Raises:
-    ValueError: if there is no such task.
-  """
-  return getattr(_named(task), 'stop_sequences', ())
-
-
 def sources(
   task: str,
   split: str,
@@ -256,19 +189,6 @@ def sources(
       )
     found += [ids.tolist() for ids in part.tokens.inputs[:size]]
   return found
-
-
-def check(task: str, split: str) -> None:
-  """Refuses a split that cannot be read, without reading it.
-
-  Raises:
-    ValueError: if there is no such task or split.
-    FileNotFoundError: if its data set has not been prepared.
-  """
-  found = _find(task, split)
-  parts = found.tasks if isinstance(found, seqio.Mixture) else [found]
-  for part in parts:
-    part.num_input_examples(split)
 
 
 def token_counts(
@@ -345,29 +265,13 @@ def _check_start(seed: int, start_step: int) -> None:
     raise ValueError(f'seed is {seed}; it has to be 0 or more.')
 
 
-def _named(task: str) -> seqio.Task | seqio.Mixture:
-  tasks = seqio.TaskRegistry.names() | seqio.MixtureRegistry.names()
-  if task not in tasks:
-    raise ValueError(f'No task {task!r}; there are {", ".join(sorted(tasks))}.')
-  return seqio.get_mixture_or_task(task)
-
-
-def _find(task: str, split: str) -> seqio.Task | seqio.Mixture:
-  found = _named(task)
-  if split not in found.splits:
-    raise ValueError(
-      f'{task!r} has no split {split!r}, only {", ".join(found.splits)}.'
-    )
-  return found
-
-
 def _parts(
   task: str,
   split: str,
   longest: bucketing.Shape,
   framing: vocabularies.Framing | None,
 ) -> list[_Part]:
-  found = _find(task, split)
+  found = task_texts.find(task, split)
   if not isinstance(found, seqio.Mixture):
     return [_Part(_tokenised(task, split, longest, framing), 1.0)]
   return [
@@ -385,45 +289,12 @@ def _tokenised(
 ) -> Tokens:
   found = seqio.get_mixture_or_task(task)
   if framing is not None:
-    return _framed(_texts(found, split), longest, framing)
-  rows = list(_dataset(found, split, longest._asdict()))
+    return _framed(task_texts.untokenised(found, split), longest, framing)
+  rows = list(task_texts.rows_of(found, split, longest._asdict()))
   return Tokens(
     inputs=[row['inputs'] for row in rows],
     targets=[row['targets'] for row in rows],
     eos_id=found.output_features['targets'].vocabulary.eos_id,
-  )
-
-
-def _texts(task: seqio.Task, split: str) -> list[dict[str, Any]]:
-  """Examples with 'inputs' and 'targets' as they are before tokenisation."""
-  steps = list(itertools.takewhile(_keeps_texts, task.preprocessors))
-  if len(steps) == len(task.preprocessors):
-    # It tokenises in a way of its own, and may have kept the texts.
-    rows = list(_dataset(task, split, None))
-    suffix = '_pretokenized'
-    if rows and f'inputs{suffix}' not in rows[0]:
-      raise ValueError(
-        f'{task.name!r} has no texts to evaluate on or to split anew: let '
-        'seqio.preprocessors.tokenize be among its preprocessors, or keep '
-        "texts as 'inputs_pretokenized' and 'targets_pretokenized'."
-      )
-    names = ('inputs', 'targets')
-    return [row | {name: row[name + suffix] for name in names} for row in rows]
-  text = seqio.Feature(
-    seqio.PassThroughVocabulary(size=0), dtype=tf.string, rank=0
-  )
-  texts = task.replace(
-    preprocessors=steps, output_features={'inputs': text, 'targets': text}
-  )
-  return list(_dataset(texts, split, None))
-
-
-def _keeps_texts(step: Any) -> bool:
-  while isinstance(step, functools.partial):
-    step = step.func
-  return step not in (
-    seqio.preprocessors.tokenize,
-    seqio.preprocessors.tokenize_and_append_eos,
   )
 
 
@@ -443,15 +314,6 @@ def _framed(
     targets=[np.array(ids, np.int32) for ids in ends],
     eos_id=framing.vocabulary.eos_id,
   )
-
-
-def _dataset(
-  task: seqio.Task, split: str, lengths: Mapping[str, int] | None
-) -> Iterator[dict[str, Any]]:
-  dataset = task.get_dataset(
-    sequence_length=lengths, split=split, shuffle=False
-  )
-  return dataset.as_numpy_iterator()
 
 
 def _joined(parts: Sequence[_Part]) -> Tokens:

@@ -318,7 +318,7 @@ FAMILIES = {
   ),
 }
 
-# As in the paper.
+# As the paper is said to show; of CNN/DailyMail and SQuAD assumed.
 SHOTS = {
   'wmt14_en_de': 5,
   'cnn_dailymail': 1,

@@ -124,11 +124,11 @@ def load_completions(
 def _rows(task, split, num_examples, seed, data_dir) -> list[dict[str, Any]]:
   # Here, because TensorFlow takes seconds and generating needs neither.
   quiet.import_seqio()
-  from speccascade_jax.data import batches
+  from speccascade_jax.data import task_texts
 
   set_data_dir(data_dir)
   with quiet.native_stderr_closed():
-    return batches.examples(task, split, num_examples, seed)
+    return task_texts.examples(task, split, num_examples, seed)
 
 
 def set_data_dir(data_dir: str | None) -> None:
@@ -190,9 +190,9 @@ def stop_sequences(
   """
   if stop is None and task is not None:
     quiet.import_seqio()
-    from speccascade_jax.data import batches
+    from speccascade_jax.data import task_texts
 
-    stop = batches.stop_sequences(task)
+    stop = task_texts.stop_sequences(task)
   stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
   if not all(isinstance(text, str) and text for text in stops):
     raise ValueError(

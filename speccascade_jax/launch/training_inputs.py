@@ -302,10 +302,10 @@ def check_data(task: str) -> None:
     ValueError: if there is no such task, or it lacks a split.
     FileNotFoundError: if the data set has not been prepared.
   """
-  from speccascade_jax.data import batches
+  from speccascade_jax.data import task_texts
 
   for split in ('train', 'validation'):
-    batches.check(task, split)
+    task_texts.check(task, split)
 
 
 def tensorboard(folder: pathlib.Path) -> trainer.MetricWriter:

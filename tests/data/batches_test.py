@@ -11,6 +11,7 @@ from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax.data import batches
 from speccascade_jax.data import bucketing
 from speccascade_jax.data import corpora
+from speccascade_jax.data import task_texts
 
 EN_DE, SYNOPSIS = 'debian_en_de', 'debian_synopsis'
 # The smaller split, since what is tested does not depend on the size.
@@ -208,7 +209,7 @@ def test_another_vocabulary_splits_the_texts_of_a_task(bos_first):
     'debian_continuation', SPLIT, None, lengths, **options
   )
   found = {row for batch in made for row in rows_of(batch)}
-  texts = batches.examples('debian_continuation', SPLIT, 30)
+  texts = task_texts.examples('debian_continuation', SPLIT, 30)
   assert len(found) == len(texts)
   whole = set()
   for source, target in found:
@@ -233,8 +234,8 @@ def test_another_vocabulary_splits_the_texts_of_a_task(bos_first):
 
 def test_a_task_that_keeps_no_texts_has_its_own_vocabulary_alone(monkeypatch):
   rows = [{'inputs': np.array([5, 1]), 'targets': np.array([5, 1])}]
-  monkeypatch.setattr(batches, '_dataset', lambda *arguments: iter(rows))
-  monkeypatch.setattr(batches, '_keeps_texts', lambda step: True)
+  monkeypatch.setattr(task_texts, 'rows_of', lambda *arguments: iter(rows))
+  monkeypatch.setattr(task_texts, '_keeps_texts', lambda step: True)
   framing = vocabularies.Framing(vocabularies.Vocabulary(_Letters()), True)
   with pytest.raises(ValueError, match='no texts to evaluate on or to split'):
     batches.sources(EN_DE, 'test', LENGTHS, 1, framing)
@@ -279,19 +280,19 @@ def test_mixtures_resume():
 
 
 def test_examples():
-  found = batches.examples(EN_DE, 'test', 20)
+  found = task_texts.examples(EN_DE, 'test', 20)
   pairs = corpora.read(EN_DE, 'test')
   for i, example in enumerate(found):
     assert example['example'] == i
     text = 'translate English to German: ' + pairs[i].source
     assert (example['source'], example['target']) == (text, pairs[i].target)
     assert example['completion'] == pairs[i].target
-  assert len(batches.examples(EN_DE, 'test')) == 1500
+  assert len(task_texts.examples(EN_DE, 'test')) == 1500
 
 
 def test_examples_drawn():
   ten, again, other, fifty = (
-    [e['example'] for e in batches.examples(EN_DE, 'test', n, seed=seed)]
+    [e['example'] for e in task_texts.examples(EN_DE, 'test', n, seed=seed)]
     for n, seed in ((10, 1), (10, 1), (10, 2), (50, 1))
   )
   assert ten == again == sorted(ten) != other
@@ -334,8 +335,8 @@ def test_sources_are_the_first_of_every_task_and_cut_as_in_training():
 
 def test_bad_arguments_of_examples():
   with pytest.raises(ValueError, match="no split 'dev'"):
-    batches.examples(EN_DE, 'dev')
+    task_texts.examples(EN_DE, 'dev')
   with pytest.raises(ValueError, match='num_examples is 1501.*has 1500'):
-    batches.examples(EN_DE, 'test', 1501)
+    task_texts.examples(EN_DE, 'test', 1501)
   with pytest.raises(ValueError, match='one by one: debian_en_de'):
-    batches.examples('debian', 'test')
+    task_texts.examples('debian', 'test')

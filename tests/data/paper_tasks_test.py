@@ -6,11 +6,11 @@ import re
 import pytest
 import seqio
 
-from speccascade_jax.data import batches
 from speccascade_jax.data import few_shot
 from speccascade_jax.data import gemma_tasks
 from speccascade_jax.data import metrics
 from speccascade_jax.data import prepared
+from speccascade_jax.data import task_texts
 from speccascade_jax.data import vocabulary
 from tests.data import tiny_sets
 
@@ -74,7 +74,7 @@ def registered():
 
 def by_number(task, split):
   """The examples of a split, which TFDS has shuffled, by what they ask."""
-  found = batches.examples(task, split)
+  found = task_texts.examples(task, split)
   pattern = FEW_SHOT[family_of(task)][1]
   return {re.findall(pattern, e['source'])[-1]: e for e in found}
 
@@ -83,7 +83,7 @@ def by_number(task, split):
 @pytest.mark.parametrize('task', T5)
 def test_t5_reads_its_prefix_and_needs_no_vocabulary(task, split):
   set_name = {'wmt14_en_de': 'wmt14_translate/de-en'}.get(task, task)
-  found = batches.examples(task, split)
+  found = task_texts.examples(task, split)
   assert [e['example'] for e in found] == list(range(len(found)))
   made = sorted((e['source'], e['target']) for e in found)
   wanted = [
@@ -91,7 +91,7 @@ def test_t5_reads_its_prefix_and_needs_no_vocabulary(task, split):
     for i in range(tiny_sets.SIZES[set_name][split])
   ]
   assert made == wanted
-  assert batches.stop_sequences(task) == ()
+  assert task_texts.stop_sequences(task) == ()
 
 
 def test_t5_tokenises_with_its_own_vocabulary(monkeypatch):
@@ -120,7 +120,7 @@ def test_exemplars_are_the_same_for_all_and_never_the_question(task):
   shots = int(re.search(r'(\d)shot', task)[1])
   exemplar_split = 'prompt' if 'mbpp' in task else 'train'
   asked = [
-    re.findall(pattern, e['source']) for e in batches.examples(task, split)
+    re.findall(pattern, e['source']) for e in task_texts.examples(task, split)
   ]
   assert all(len(questions) == shots + 1 for questions in asked)
   (exemplars,) = {tuple(questions[:-1]) for questions in asked}
@@ -130,7 +130,7 @@ def test_exemplars_are_the_same_for_all_and_never_the_question(task):
   # The split that they come from: whoever is one is not shown itself.
   own = [
     re.findall(pattern, e['source'])
-    for e in batches.examples(task, exemplar_split)
+    for e in task_texts.examples(task, exemplar_split)
   ]
   assert {questions[-1] for questions in own} > set(exemplars)
   for *others, question in own:
@@ -141,7 +141,7 @@ def test_exemplars_are_the_same_for_all_and_never_the_question(task):
 @pytest.mark.parametrize('task', FORMATS)
 def test_the_right_answers_score_everything(task):
   split, _ = FEW_SHOT[family_of(task)]
-  found = batches.examples(task, split)
+  found = task_texts.examples(task, split)
   targets = [e['target'] for e in found]
   (metric_fn, *_) = seqio.TaskRegistry.get(task).metric_fns
   options = {}
@@ -180,7 +180,7 @@ def test_a_chat_prompt_as_written_by_hand(registered):
     'gemma_gsm8k_one_it', 'gsm8k', gemma_tasks.FAMILIES['gsm8k'].chat, shots=1
   )
   (shown,) = (
-    e for e in batches.examples(task, 'test') if 'half of 4,' in e['source']
+    e for e in task_texts.examples(task, 'test') if 'half of 4,' in e['source']
   )
   number = int(re.search(r'half of (\d+)', shown['source'])[1]) // 2
   assert shown['source'] == (
@@ -204,7 +204,7 @@ def test_a_program_is_asked_for_in_the_words_of_its_authors(registered):
     'gemma_mbpp_one', 'mbpp', gemma_tasks.FAMILIES['mbpp'].base, shots=0
   )
   (shown,) = (
-    e for e in batches.examples(task, 'test') if 'adds 2 ' in e['source']
+    e for e in task_texts.examples(task, 'test') if 'adds 2 ' in e['source']
   )
   assert shown['source'] == (
     'You are an expert Python programmer, and here is your task: Write a '
@@ -230,12 +230,12 @@ def test_other_exemplars_with_another_seed(registered):
     registered(f'seed_{i}', 'gsm8k', family.base, shots=3, seed=seed)
     for i, seed in enumerate((0, 0, 1))
   ]
-  one, again, other = (batches.examples(t, 'test') for t in tasks)
+  one, again, other = (task_texts.examples(t, 'test') for t in tasks)
   assert one == again != other
   assert [e['target'] for e in one] == [e['target'] for e in other]
   # With one seed, fewer are the first of more.
   pattern = FEW_SHOT['gsm8k_8shot'][1]
-  eight = batches.examples('gemma_gsm8k_8shot', 'test')
+  eight = task_texts.examples('gemma_gsm8k_8shot', 'test')
   assert [re.findall(pattern, e['source'])[:3] for e in one] == [
     re.findall(pattern, e['source'])[:3] for e in eight
   ]
@@ -245,11 +245,11 @@ def test_too_many_exemplars_are_refused(registered):
   base = gemma_tasks.FAMILIES['mbpp'].base
   task = registered('many', 'mbpp', base, shots=11)
   with pytest.raises(ValueError, match='11 exemplars were asked for; of 10'):
-    batches.examples(task, 'test')
+    task_texts.examples(task, 'test')
 
 
 def test_every_task_says_what_ends_an_answer():
-  stops = {task: batches.stop_sequences(task) for task in FORMATS}
+  stops = {task: task_texts.stop_sequences(task) for task in FORMATS}
   for task, found in stops.items():
     if task.endswith('_it'):
       assert found == ('<end_of_turn>',)
@@ -261,8 +261,8 @@ def test_every_task_says_what_ends_an_answer():
 @pytest.mark.parametrize('task', [t for t in FORMATS if not t.endswith('_it')])
 def test_no_stop_is_in_an_answer_and_one_is_behind_it(task):
   split, _ = FEW_SHOT[family_of(task)]
-  example = batches.examples(task, split)[0]
-  stops = batches.stop_sequences(task)
+  example = task_texts.examples(task, split)[0]
+  stops = task_texts.stop_sequences(task)
   answer = example['completion']
   if 'mbpp' not in task:
     assert not any(stop in answer for stop in stops)
@@ -286,7 +286,7 @@ def test_questions_without_an_answer_are_left_out(monkeypatch):
   )
   gemma_tasks.add('hidden', family, base, shots=1)
   try:
-    found = batches.examples('hidden', 'test')
+    found = task_texts.examples('hidden', 'test')
   finally:
     seqio.TaskRegistry.remove('hidden')
   assert len(found) == 3
@@ -304,9 +304,9 @@ def test_a_missing_set_is_told_whatever_the_task(task, tmp_path, sets):
   try:
     split = FEW_SHOT.get(family_of(task), ('validation',))[0]
     with pytest.raises(FileNotFoundError, match=f'not in {tmp_path}: '):
-      batches.examples(task, split)
+      task_texts.examples(task, split)
     with pytest.raises(FileNotFoundError, match='`(tfds build|curl) '):
-      batches.check(task, split)
+      task_texts.check(task, split)
   finally:
     seqio.set_tfds_data_dir_override(str(sets))
   assert not os.listdir(tmp_path)
