@@ -61,11 +61,7 @@ def calibrate(
       'tried on other examples than it was fitted on.'
     )
   stops = inputs.stop_sequences(stop, task)
-  loaded = inputs.load_pair(pair)
-  if loaded.drafter is None:
-    raise ValueError(
-      f'{inputs.pair_name(pair)} has no drafter: calibrate needs a pair.'
-    )
+  # Before the models, which take longer than to find that there is no data.
   examples, drawn = (
     inputs.load_completions(task, of, count, seed, data_dir)
     for of, count in ((split, num_examples), (held_out_split, num_held_out))
@@ -78,6 +74,11 @@ def calibrate(
     )
   if not held_out:
     raise ValueError(f'{held_out_split} has no example that {split} has not.')
+  loaded = inputs.load_pair(pair)
+  if loaded.drafter is None:
+    raise ValueError(
+      f'{inputs.pair_name(pair)} has no drafter: calibrate needs a pair.'
+    )
   lengths = [
     input_length or inputs.longest_source(loaded, some)
     for some in (examples, held_out)

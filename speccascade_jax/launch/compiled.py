@@ -14,8 +14,10 @@ import warnings
 
 import jax
 
-# Some thousand programs. JAX itself sets no limit, nor forgets programs of a
-# version that is no longer there.
+# Some thousand programs. By default JAX sets no limit, nor forgets programs of
+# a version that is no longer there. Its own jax_compilation_cache_max_size
+# needs `filelock`, locks at every look-up, and writes nothing more once a
+# process that was killed has left a program without its time of access.
 _MOST_BYTES = 2**30
 
 
