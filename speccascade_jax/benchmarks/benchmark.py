@@ -25,9 +25,6 @@ from speccascade_jax.benchmarks import synthetic
 from speccascade_jax.benchmarks import work
 from speccascade_jax.decoding import call_times
 
-# A call alone is timed in a program of so many, each on the last one's cache.
-_CALLS = 4
-
 
 # Compared by identity: parameters have no hash, and `_verifier_text` needs one.
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,6 +67,10 @@ class Benchmark:
     A round's time is that of a text without any kept token less that of one
     where all are kept, over the difference of their rounds: what a text costs
     once (the encoder, Python) is in both.
+
+    A call alone is timed in a program of as many as a text has tokens: in a
+    shorter one what the first call has to fetch, since other programs ran
+    before, would count for more than it does in a text.
     """
     width = self.gamma + 1
     assert self.pair.drafter is not None  # Loaded, or made, as a pair.
@@ -98,11 +99,11 @@ class Benchmark:
       needed = self._work(model, k)
       rows.append(
         {'name': name}
-        | _milliseconds(seconds[name], _CALLS)
+        | _milliseconds(seconds[name], self.max_length)
         | _floor(needed, bandwidth, best['multiply'])
       )
     times = np.array([seconds['text 0'], seconds['text 1']])
-    alone = {name: np.array(seconds[name]) / _CALLS for name in calls}
+    alone = {name: np.array(seconds[name]) / self.max_length for name in calls}
     step, _, call = alone.values()
     parts = width * step + call
     round_s = (times[0] - times[1]) / (rounds[0.0] - rounds[1.0])
@@ -179,7 +180,7 @@ class Benchmark:
       step,
       model.params,
       (width,),
-      calls=_CALLS,
+      calls=self.max_length,
       input_length=self.input_length,
       max_length=self.max_length,
     )
