@@ -4,30 +4,35 @@ The program runs in a process of its own, in Linux namespaces that take no
 privileges to enter where the system lets users do so. What holds, and is tried
 out once before the first program (`check`):
 
-- It sees a file system of Python, the system's libraries and three devices,
-  none of it writable, and an empty directory in memory that goes with it. No
-  home, no `/tmp`, no `/proc`, no file of this project.
+- It sees a file system of Python with its standard library, the system's
+  libraries and two devices, none of it writable, and an empty directory in
+  memory that goes with it. No home, no `/tmp`, no `/proc`, no package, no file
+  of this project.
 - It has no network, not even to this machine, unless the caller says so.
-- It inherits no environment and no open file, and sees no other process.
+- It inherits no environment, no open file and no keys, and sees no other
+  process.
 - CPU time, address space and files are limited for each process, and the
   number of processes: together at most `processes` times `memory_bytes`, and
-  `file_bytes` of files. Threads count as processes.
+  `file_bytes` of files. Threads count as processes. Calls that get memory
+  which is not counted there are refused (`sandbox_filter`).
 - When it ends, or its time or output is over, whatever it has started ends
   with it, detached or not; so too when the caller is killed.
 - It has the rights of no user but the one who runs it, and none where root
   does: then it is `nobody`.
 
 What does not hold: this is no boundary against somebody with an exploit of the
-kernel; a program may use its CPU time to slow down others; and one that asks
-the kernel for files without a name (`memfd_create`) gets 64 a process, each up
-to `file_bytes`, beside its address space. Programs may import the standard
+kernel; a program may use its CPU time to slow down others; and what the kernel
+itself keeps for the 64 files, pipes and sockets that a process may have open,
+up to some 30 MiB, is beside its address space. Programs may import the standard
 library, and no package beside it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import functools
+import glob
 import json
 import os
 import pathlib
@@ -37,8 +42,18 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Any
+
+from speccascade_jax.data import sandbox_filter
 
 _LAUNCHER = pathlib.Path(__file__).with_name('sandbox_launcher.py')
+_TRIAL = _LAUNCHER.with_name('sandbox_trial.py')
+# What an interpreter needs beside what is its own.
+_SYSTEM = (
+  *('/lib', '/lib32', '/lib64', '/usr/lib', '/usr/lib32', '/usr/lib64'),
+  *('/etc/ld.so.cache', '/nix/store', '/usr/share/zoneinfo'),
+)
+_DEVICES = ('/dev/null', '/dev/urandom')
 _STARTING_S = 60.0  # A busy machine takes a while to start two processes.
 _CHUNK = 65536
 
@@ -106,39 +121,6 @@ def run(
   return _run(source, stdin, limits, network)
 
 
-# Each attempt has to fail; what prints is what did not.
-_TRIAL = """
-import os, socket, time
-held = []
-try:
-  for _ in range(PROCESSES):
-    held.append(os.fork())
-    if not held[-1]:
-      time.sleep(60)
-  print('the number of processes is not limited')
-except OSError:
-  pass
-for path in ('/', '/lib', os.path.dirname(os.__file__)):
-  try:
-    open(os.path.join(path, 'trial'), 'w')
-    print(path, 'can be written to')
-  except OSError:
-    pass
-for path in ('/proc/self', '/home', '/root/.bashrc', '/tmp', '/etc/passwd'):
-  if os.path.exists(path):
-    print(path, 'can be seen')
-try:
-  socket.create_connection(('127.0.0.1', PORT), 1)
-  if not NETWORK:
-    print('this machine can be reached')
-except OSError:
-  pass
-if os.environ.keys() - {'PYTHONHASHSEED', 'LC_CTYPE'}:
-  print('the environment is inherited')
-print('tried')
-"""
-
-
 @functools.cache
 def check(*, network: bool = False) -> None:
   """Tries once whether what this module promises holds on this system.
@@ -146,15 +128,20 @@ def check(*, network: bool = False) -> None:
   Raises:
     SandboxError: if it does not; the text says what is missing.
   """
-  limits = Limits()
+  limits, world = Limits(), _world()
   with socket.create_server(('127.0.0.1', 0)) as server:
-    values = {
-      'PROCESSES': limits.processes,
-      'PORT': server.getsockname()[1],
-      'NETWORK': network,
+    told = {
+      **{name: world[name] for name in ('shown', 'hidden', 'devices')},
+      'calls': sandbox_filter.refused(os.uname().machine),
+      'families': sandbox_filter.FAMILIES,
+      'processes': limits.processes,
+      'memory_bytes': limits.memory_bytes,
+      'caller': __file__,
+      'port': server.getsockname()[1],
+      'network': network,
     }
-    head = ''.join(f'{name} = {value}\n' for name, value in values.items())
-    found = _run(head + _TRIAL, '', limits, network)
+    trial = _TRIAL.read_text(encoding='utf-8')
+    found = _run(trial, json.dumps(told), limits, network)
   text = found.output.decode(errors='replace').strip()
   if text != 'tried':
     raise SandboxError(
@@ -164,25 +151,18 @@ def check(*, network: bool = False) -> None:
 
 
 def _run(source: str, stdin: str, limits: Limits, network: bool) -> Result:
-  if sys.platform != 'linux':
-    raise SandboxError(
-      'Programs are run in a sandbox of Linux namespaces, which '
-      f'{sys.platform} does not have: score them on Linux, or in a container.'
-    )
-  # That of the virtual environment is often only a link to it.
-  python = os.path.realpath(getattr(sys, '_base_executable', ''))
+  world = _world()
   request = {
+    **world,
     'source': source,
     'stdin': stdin,
     'limits': dataclasses.asdict(limits),
     'network': network,
-    'python': python,
-    'prefix': os.path.realpath(sys.base_prefix),
   }
   reader, writer = os.pipe()
   try:
     process = subprocess.Popen(
-      [python, '-I', '-S', str(_LAUNCHER), str(writer)],
+      [world['python'], '-I', '-S', str(_LAUNCHER), str(writer)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
@@ -203,6 +183,63 @@ def _run(source: str, stdin: str, limits: Limits, network: bool) -> Result:
       assert stream is not None
       stream.close()
     os.close(reader)
+
+
+def _world() -> dict[str, Any]:
+  """What there is inside: the interpreter, what it reads, what it may call.
+
+  Raises:
+    SandboxError: if there can be no sandbox on this system.
+  """
+  if sys.platform != 'linux':
+    raise SandboxError(
+      'Programs are run in a sandbox of Linux namespaces, which '
+      f'{sys.platform} does not have: score them on Linux, or in a container.'
+    )
+  try:
+    calls = sandbox_filter.instructions(os.uname().machine)
+  except ValueError as error:
+    raise SandboxError(
+      f'Programs cannot be run in a sandbox here: {error}. Score them on '
+      'another machine.'
+    ) from error
+  # That of the virtual environment is often only a link to it.
+  python = os.path.realpath(getattr(sys, '_base_executable', ''))
+  prefixes = map(os.path.realpath, (sys.base_prefix, sys.base_exec_prefix))
+  libraries = [
+    os.path.join(prefix, name)
+    for prefix in prefixes
+    for name in ('lib', sys.platlibdir)
+  ]
+  shown = _outermost([*_SYSTEM, python, *libraries])
+  return {
+    'python': python,
+    'shown': shown,
+    'hidden': _packages(shown),
+    'devices': _DEVICES,
+    'filter': calls.hex(),
+  }
+
+
+def _outermost(paths: Sequence[str]) -> list[str]:
+  """Those that exist, with what they are links to, and none inside another."""
+  known = {*paths, *map(os.path.realpath, paths)}
+  found: list[str] = []
+  for path in sorted(filter(os.path.exists, known), key=len):
+    if not any(path.startswith(f'{outer}/') for outer in found):
+      found.append(path)
+  return found
+
+
+def _packages(folders: Sequence[str]) -> list[str]:
+  """Where in these folders packages are installed, whichever Python's."""
+  found = {
+    os.path.realpath(path)
+    for folder in folders
+    for path in glob.glob(f'{glob.escape(folder)}/python*/*-packages')
+  }
+  inside = tuple(f'{folder}/' for folder in folders)
+  return sorted(path for path in found if path.startswith(inside))
 
 
 def _watch(
@@ -257,6 +294,12 @@ def _advice(reason: str) -> str:
       f'Programs cannot be kept from the network here ({reason}). Score them '
       'on a system with network namespaces (sysctl user.max_net_namespaces '
       "above 0), or let them use the network: run_programs='with_network'."
+    )
+  if reason.startswith('starting '):
+    return (
+      f'Programs cannot be started in the sandbox ({reason}). Whoever starts '
+      'one, or nobody where that is root, has to be able to read the files of '
+      'this Python.'
     )
   return (
     f'Programs cannot be run in a sandbox here ({reason}). It needs user '

@@ -33,7 +33,9 @@ _NEW_NS, _NEW_UTS, _NEW_IPC = 0x00020000, 0x04000000, 0x08000000
 _NEW_USER, _NEW_PID, _NEW_NET = 0x10000000, 0x20000000, 0x40000000
 _RDONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
 _BIND, _MOVE, _REC, _PRIVATE = 0x1000, 0x2000, 0x4000, 0x40000
-_SET_PARENT_DEATH_SIGNAL, _SET_NO_NEW_PRIVILEGES = 1, 38
+_SET_PARENT_DEATH_SIGNAL, _SET_SECCOMP, _SET_NO_NEW_PRIVILEGES = 1, 22, 38
+_SET_THP_DISABLE = 41
+_SECCOMP_MODE_FILTER = 2
 # Of every architecture: system calls have had common numbers since 424.
 _SYS_MOUNT_SETATTR = 442
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
@@ -41,8 +43,6 @@ _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 # Who runs programs when root starts the launcher. Root's own processes are
 # exempt from limits on their number.
 _NOBODY = 65534
-_SYSTEM = ('/lib', '/lib32', '/lib64', '/usr/lib', '/usr/lib32', '/usr/lib64')
-_DEVICES = ('/dev/null', '/dev/zero', '/dev/urandom')
 # Where the new root is put together. There on every Linux, and of no use any
 # more once the namespaces are entered, so that no directory is left behind.
 _ROOT = '/proc'
@@ -62,11 +62,12 @@ def main() -> None:
   """Carries out one request; see the module."""
   status = int(sys.argv[1])
   os.set_inheritable(status, False)
+  os.umask(0o022)  # Whoever runs the program has to find its way to Python.
   parent = os.getppid()
   request = json.load(sys.stdin)
   try:
     root = os.geteuid() == 0
-    _enter_namespaces(root, request['network'])
+    _enter_namespaces(root, request)
     source = _build_root(request, _NOBODY if root else os.geteuid())
     # Not before: entering a user namespace takes it back.
     _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
@@ -89,7 +90,7 @@ def _be_init(status: int, request: dict, source: int, root: bool) -> None:
     try:
       _become_program(request, source, root)
     except BaseException as error:
-      _tell(status, f'refused starting the program: {error!r}')
+      _tell(status, f'refused starting {request["python"]}: {error}')
     os._exit(127)
   _tell(status, 'started')
   while True:
@@ -118,17 +119,33 @@ def _become_program(request: dict, source: int, root: bool) -> None:
     'NOFILE': _OPEN,
     'MSGQUEUE': 0,
     'MEMLOCK': 0,
+    'SIGPENDING': _OPEN,
     'CORE': 0,
   }.items():
     resource.setrlimit(getattr(resource, f'RLIMIT_{name}'), (value,) * 2)
   _prctl(_SET_NO_NEW_PRIVILEGES, 1)
+  _prctl(_SET_THP_DISABLE, 1)  # One byte of address space may hold 2 MiB.
+  _refuse_calls(bytes.fromhex(request['filter']))
   # `-s -P` and an environment that is ours are what -I is, but for the seed:
   # -I would not read it, and the order of sets would differ from run to run.
   python = [request['python'], '-s', '-P', '-S', '-B', '-X', 'utf8', _PROGRAM]
   os.execve(python[0], python, {'PYTHONHASHSEED': '0'})
 
 
-def _enter_namespaces(root: bool, network: bool) -> None:
+class _Filter(ctypes.Structure):
+  """`struct sock_fprog`."""
+
+  _fields_ = [('length', ctypes.c_ushort), ('instructions', ctypes.c_char_p)]
+
+
+def _refuse_calls(instructions: bytes) -> None:
+  """From here on, and in all that is started; see `sandbox_filter`."""
+  found = _Filter(len(instructions) // 8, instructions)
+  mode = ctypes.c_ulong(_SECCOMP_MODE_FILTER)
+  _call('seccomp filters', 'prctl', _SET_SECCOMP, mode, ctypes.byref(found))
+
+
+def _enter_namespaces(root: bool, request: dict) -> None:
   """User, mounts, processes, IPC, host name; and network unless wanted."""
   outside = os.getpid()
   ready, go = os.pipe()
@@ -139,7 +156,7 @@ def _enter_namespaces(root: bool, network: bool) -> None:
     code = 1
     if os.read(ready, 1):
       try:
-        _write_maps(outside, root)
+        _write_maps(outside, root, request['shown'])
         code = 0
       finally:
         os._exit(code)
@@ -154,26 +171,37 @@ def _enter_namespaces(root: bool, network: bool) -> None:
     _, code = os.waitpid(helper, 0)
   if code:
     raise Refused('user namespaces: their map of users cannot be written')
-  if not network:
+  if not request['network']:
     _call('network namespaces', 'unshare', _NEW_NET)
-  # Of the new namespaces alone. Without either, the limits below still hold:
-  # what is closed are ways around that on memory (mounting a tmpfs, shmget).
-  for name in ('user/max_user_namespaces', 'kernel/shmall'):
-    try:
-      with open(f'/proc/sys/{name}', 'w') as file:
-        file.write('0')
-    except OSError:
-      pass
 
 
-def _write_maps(pid: int, root: bool) -> None:
+def _write_maps(pid: int, root: bool, shown: list[str]) -> None:
   """Who is who in the new user namespace: the same, and nobody else."""
-  if not root:
+  users, groups = {os.geteuid()}, {os.getegid()}
+  if root:
+    users.add(_NOBODY)
+    groups.add(_NOBODY)
+    # Root passes through a folder that is closed to others, as a home may be,
+    # only where its owner is known.
+    for folder in _folders(shown):
+      owner = os.stat(folder)
+      users.add(owner.st_uid)
+      groups.add(owner.st_gid)
+  else:
     # A user's own group may be mapped only where groups cannot be dropped.
     _write(f'/proc/{pid}/setgroups', 'deny')
-  for kind, own in (('uid', os.geteuid()), ('gid', os.getegid())):
-    ids = (own, _NOBODY) if root else (own,)
+  for kind, ids in (('uid', users), ('gid', groups)):
     _write(f'/proc/{pid}/{kind}_map', ''.join(f'{i} {i} 1\n' for i in ids))
+
+
+def _folders(paths: list[str]) -> set[str]:
+  """All that these paths lead through."""
+  found = set()
+  for path in paths:
+    while path != '/':
+      path = os.path.dirname(path)
+      found.add(path)
+  return found
 
 
 def _build_root(request: dict, user: int) -> int:
@@ -185,9 +213,12 @@ def _build_root(request: dict, user: int) -> int:
   _mount('', '/', '', _REC | _PRIVATE, '')
   options = f'mode=755,size={2**20 + 4 * len(json.dumps(request))}'
   _mount('tmpfs', _ROOT, 'tmpfs', _NOSUID | _NODEV, options)
-  for path in _needed(request['python'], request['prefix']):
+  for path in request['shown']:
     _show(path)
-  for path in _DEVICES:
+  for path in request['hidden']:
+    flags = _RDONLY | _NOSUID | _NODEV | _NOEXEC
+    _mount('tmpfs', _ROOT + path, 'tmpfs', flags, 'mode=755,size=4k')
+  for path in request['devices']:
     _show(path, device=True)
   _write(_ROOT + _PROGRAM, request['source'])
   os.chmod(_ROOT + _PROGRAM, 0o444)
@@ -209,19 +240,6 @@ def _build_root(request: dict, user: int) -> int:
   os.chroot('.')
   os.chdir(_WORK)
   return source
-
-
-def _needed(python: str, prefix: str) -> list[str]:
-  """What the interpreter reads: directories, none inside another."""
-  wanted = sorted(
-    {*_SYSTEM, '/etc/ld.so.cache', '/nix/store', prefix, python}, key=len
-  )
-  found: list[str] = []
-  for path in wanted:
-    inside = any(path.startswith(outer + '/') for outer in found)
-    if os.path.exists(path) and not inside:
-      found.append(path)
-  return found
 
 
 def _show(path: str, *, device: bool = False) -> None:
