@@ -166,7 +166,8 @@ def draw(
   if len(found) < shots:
     raise ValueError(
       f'{shots} exemplars were asked for; of {size} examples to draw them '
-      f'from, {len(found)} have an answer and a question of their own.'
+      f'from, {len(found)} have an answer and a question of their own: show '
+      'fewer.'
     )
   return found
 
@@ -186,6 +187,6 @@ def shown(
   if len(others) < shots:
     raise ValueError(
       f'{shots} exemplars were asked for, but apart from the question itself '
-      f'there are {len(others)} to be drawn.'
+      f'there are {len(others)} to be drawn: show fewer.'
     )
   return others[:shots]

@@ -2,8 +2,8 @@
 
 `gemma_<set>_<n>shot` is a text to go on with, the same name with `_it` is a
 conversation; see `few_shot`. The exemplars of a task are drawn once, with
-`SEED`, from the training split: the same for every example, and never the
-example itself. Where the sets differ from each other:
+`SEED`, from the split in the last column: the same for every example, and never
+the example itself. Where the sets differ from each other:
 
   name               read from               evaluated on       exemplars from
   wmt14_en_de        wmt14_translate/de-en   validation, test   train
@@ -168,7 +168,8 @@ def _mbpp(row: Mapping[str, Any]) -> few_shot.Example:
   return few_shot.Example(question, code, {'tests': tests, 'setup': setup})
 
 
-NO_ANSWER = 'unanswerable'
+# What a prompt has a model write; one of `answers.NO_ANSWER`.
+UNANSWERABLE = 'unanswerable'
 
 
 def _squad(row: Mapping[str, Any]) -> few_shot.Example:
@@ -178,7 +179,7 @@ def _squad(row: Mapping[str, Any]) -> few_shot.Example:
     'context': _text(row['context']),
     'question': _text(row['question']),
   }
-  return few_shot.Example(question, found[0] if found else NO_ANSWER, found)
+  return few_shot.Example(question, found[0] if found else UNANSWERABLE, found)
 
 
 def _open_domain(

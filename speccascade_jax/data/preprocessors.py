@@ -56,9 +56,17 @@ def few_shot_prompt(
     A dataset of {'inputs': prompt, 'targets': what would complete it, 'answer':
     the JSON of what the metrics compare with}, scalars of type string;
     `target_of` reads the last.
+
+  Raises:
+    ValueError: if there are too few exemplars for one of the examples.
   """
   exemplars = drawn()
   spec = dataset.element_spec
+  if len(exemplars) <= shots:
+    # None is in reserve for an example that is an exemplar itself. In the
+    # pipeline the error would arrive wrapped, in the midst of an evaluation.
+    for row in dataset.as_numpy_iterator():
+      few_shot.shown(exemplars, read(row).question, shots)
 
   def texts(*arrays: np.ndarray) -> tuple[bytes, ...]:
     example = read(tf.nest.pack_sequence_as(spec, arrays))

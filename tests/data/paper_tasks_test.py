@@ -12,6 +12,7 @@ from speccascade_jax.data import metrics
 from speccascade_jax.data import prepared
 from speccascade_jax.data import task_texts
 from speccascade_jax.data import vocabulary
+from tests.data import sandboxed
 from tests.data import tiny_sets
 
 T5 = {
@@ -147,6 +148,7 @@ def test_the_right_answers_score_everything(task):
   options = {}
   if getattr(metric_fn, 'runs_programs', False):
     # Where programs can be kept from the network, and where not.
+    sandboxed.needed(network=True)
     options = {'run_programs': 'with_network'}
   right = metric_fn(targets, [e['completion'] for e in found], **options)
   wrong = metric_fn(targets, ['return nothing'] * len(found), **options)
@@ -246,6 +248,18 @@ def test_too_many_exemplars_are_refused(registered):
   task = registered('many', 'mbpp', base, shots=11)
   with pytest.raises(ValueError, match='11 exemplars were asked for; of 10'):
     task_texts.examples(task, 'test')
+
+
+def test_an_example_for_which_there_are_too_few_exemplars_is_refused(
+  registered,
+):
+  """All that there are to draw: enough for others, not for themselves."""
+  base = gemma_tasks.FAMILIES['mbpp'].base
+  task = registered('all', 'mbpp', base, shots=10)
+  assert len(task_texts.examples(task, 'test')) == 4
+  # As it is, not wrapped by TensorFlow in the midst of the pipeline.
+  with pytest.raises(ValueError, match='^10 exemplars .* there are 9 to be'):
+    task_texts.examples(task, 'prompt')
 
 
 def test_every_task_says_what_ends_an_answer():
