@@ -23,7 +23,12 @@ _NUMBER = re.compile(
   r'(?P<number>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?'
   r'|(?<![0-9])\.[0-9]+)'
 )
-_MARKS = (re.compile(r'the answer is', re.IGNORECASE), re.compile('####'))
+_MARKS = (
+  # 'The final answer is', '**Final answer:**'; not 'Answer:' alone, behind
+  # which a model may begin to think.
+  re.compile(r'\banswer is\b|\bfinal answer[*_ ]*:', re.IGNORECASE),
+  re.compile('####'),
+)
 
 # What says, once normalised, that a question has no answer: the empty text of
 # SQuAD's own format, and what prompts commonly ask for.
@@ -83,10 +88,18 @@ def gsm8k(
 def final_number(text: str) -> decimal.Decimal | None:
   """The number that a chain of thought comes to; None if it has none.
 
-  The first behind 'The answer is', else the first behind '####' (each from
-  its first place that a number follows), else the last of the text. Dollars,
-  percent signs, thousands' commas and a period at the end do not count, and
-  18.00 is 18. An expression is not computed: 'The answer is 3 + 4' is 3.
+  The first behind '[The final] answer is' or 'Final answer:', else the first
+  behind '####' (each from its first place that a number follows), else the
+  last of the text. Dollars, percent signs, thousands' commas and a period at
+  the end do not count, and 18.00 is 18. An expression is not computed: 'The
+  answer is 3 + 4' is 3.
+
+  There is no one way to read an answer. GSM8K's authors take the first behind
+  '#### ', the style of their solutions. EleutherAI's harness has two figures
+  for chains of thought (task gsm8k_cot): 'strict-match', the first behind 'The
+  answer is ' in just these words, and 'flexible-extract', the last number of
+  the text; to both 18.00 is not 18. These two and this agree on '... The
+  answer is 18.', which the prompts here ask for.
   """
   for mark in _MARKS:
     for match in mark.finditer(text):

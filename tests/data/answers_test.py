@@ -49,6 +49,13 @@ _SOLUTION = (
     ('#### 8', 'The answer is 8.\n\nQ: 3?\nA: The answer is 3.', True),
     ('#### 8', 'The answer is not easy.\nSo: the answer is: 8 of 9', True),
     ('#### 8', 'The answer is unknown.\n#### 8\n9', True),
+    # In other words.
+    ('#### 18', 'The final answer is 18 dollars for 3 days.', True),
+    ('#### 18', '**Final Answer:** $18 for 3 days', True),
+    ('#### 18', 'So my answer is 18, of 20.', True),
+    # Behind these a model begins to think, or goes on.
+    ('#### 7', 'Answer: 3 and 4 make 7.', True),
+    ('#### 7', 'For the final answer add 3 and 4: 7', True),
     # No words: the last number, and a difference is not a sign.
     ('#### 3', '10-7 = 3', True),
     ('#### 7', '3 from 10-7', True),
