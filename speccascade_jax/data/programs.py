@@ -29,8 +29,19 @@ Permission = bool | Literal['with_network']
 LIMITS = sandbox.Limits()
 
 _DRIVER = pathlib.Path(__file__).with_name('program_driver.py')
-_FENCE = re.compile(r'(?m)^[ \t]*```[ \t]*([\w+-]*)[^\n]*$')
-_CODE = re.compile(r'(?m)^[ \t]*(def|class|import|from|async|@)[ \t]*\w')
+# Where a block of code may open: ``` at a line's beginning, whatever follows,
+# or at its end; not in a docstring, and not where it closes in the same line.
+# It closes at the first ``` that is in neither a text nor a comment of the
+# program: elsewhere Python has none.
+_TEXTS = r'"""(?:\\.|[^\\])*?"""|\'\'\'(?:\\.|[^\\])*?\'\'\''
+_OPENING = re.compile(
+  rf'(?sm){_TEXTS}|```[^\n`]+```|(?:^[ \t]*```[ \t]*(?P<tag>[\w+-]*)[^\n`]*'
+  r'|```[ \t]*(?P<late_tag>[\w+-]*)[ \t]*)(?:\n|\Z)'
+)
+_CLOSING = re.compile(
+  rf'(?s){_TEXTS}|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|#[^\n]*'
+  '|(?P<fence>```)'
+)
 
 
 def check_permission(run_programs: Permission) -> None:
@@ -78,7 +89,8 @@ def pass_at_1(
 
   A program passes when its own text, after the setup, and then every test runs
   to the end without an exception within `LIMITS`. Programs can import the
-  standard library alone. The same text with the same tests is run once.
+  standard library alone. Verdicts are kept: the same text with the same tests
+  is not run again later.
 
   Args:
     targets: {'tests': lines to run behind the program, such as 'assert f(1) ==
@@ -125,31 +137,34 @@ def allowed(metric_fn: Any, run_programs: Permission) -> Any:
 def program(prediction: str) -> str:
   """The program in a model's text, '' if there is none.
 
-  In this order: what stands between [BEGIN] and [DONE], the first of which
-  the prompt may have had; the first fenced block of Python or of no language
-  (of any, if there is none), which the prompt may have opened; all of it.
+  What is before [DONE], with which a base model is shown to end a program; of
+  that the first block between ``` that is of Python or of no language (of any,
+  if there is none), and all of it where there is no block. A block may begin
+  at the end of a line, and lack its end; ``` in docstrings belong to them.
   """
   text = prediction.replace('\r\n', '\n')
   text = text.partition('[DONE]')[0]
-  before, begin, after = text.partition('[BEGIN]')
-  text = after if begin else before
   return textwrap.dedent(_fenced(text)).strip()
 
 
 def _fenced(text: str) -> str:
   """The block of code in a text with ``` in it, else all of it."""
-  fences = list(_FENCE.finditer(text))
-  if not fences:
-    return text
-  if not fences[0][1] and _CODE.search(text[: fences[0].start()]):
-    return text[: fences[0].start()]  # The prompt opened the block.
-  starts, ends = fences[::2], fences[1::2]
-  blocks = []
-  for i, start in enumerate(starts):
-    end = ends[i].start() if i < len(ends) else len(text)
-    blocks.append((start[1].lower(), text[start.end() : end]))
-  python = [code for tag, code in blocks if not tag or tag.startswith('py')]
-  return python[0] if python else blocks[0][1]
+  other, at = None, 0
+  while opening := _OPENING.search(text, at):
+    at = opening.end()
+    tag = opening['tag'] if opening['tag'] is not None else opening['late_tag']
+    if tag is None:
+      continue  # A docstring, or code within a line.
+    closings = _CLOSING.finditer(text, at)
+    closing = next((found for found in closings if found['fence']), None)
+    code = text[at : closing.start() if closing else len(text)]
+    if not tag or tag.lower().startswith('py'):
+      return code
+    other = code if other is None else other
+    if closing is None:
+      break
+    at = closing.end()
+  return text if other is None else other
 
 
 def _passed(

@@ -8,8 +8,18 @@ import seqio
 
 from speccascade_jax.data import programs
 from speccascade_jax.data import sandbox
+from tests.data import sandboxed
 
 _ADD = 'def add(a, b):\n  return a + b'
+_DOCUMENTED = '''def add(a, b):
+  """Adds, and isn't slow.
+
+  ```python
+  >>> add(1, 2)
+  3
+  ```
+  """
+  return a + b'''
 _WRONG = 'def add(a, b):\n  return a - b\n'
 _TARGET = {
   'tests': ['assert add(1, 2) == 3', 'assert add(0, 0) == 0'],
@@ -20,9 +30,14 @@ _TARGET = {
 _PASS = {
   'bare': _ADD,
   'fenced': f'Here you go:\n```python\n{_ADD}\n```\nIt adds.\n```\nadd(1)\n```',
-  'marked': f'[BEGIN]\n{_ADD}\n[DONE]\nYou are an expert ...',
-  'the prompt began it': f'\n{_ADD}\n[DONE]\n[BEGIN]\nraise ValueError',
-  'the prompt opened the fence': f'{_ADD}\n```\nIt adds.\n```python\n1/0\n```',
+  'marked': f'\n{_ADD}\n[DONE]\nYou are an expert ...',
+  'fenced in a line': f'Here it is: ```python\n{_ADD}\n```\nIt adds.',
+  'fenced to the end of a line': f'```python\n{_ADD}```\nIt adds.',
+  'a fence in a docstring': _DOCUMENTED,
+  'and fenced': f"It's this:\n```python\n{_DOCUMENTED}\n```\nIt's well.",
+  'a fence in a text': f'```\n{_ADD} + len("```") - 3  # ```\n```\nIt adds.',
+  'code within a line': f'```add``` is\n```python\n{_ADD}\n```',
+  'a heading': f'```python title="add.py"\n{_ADD}\n```',
   'not Python first': f'```bash\npip install add\n```\n```py\n{_ADD}\n```',
   'cut off': f'```python\n{_ADD}',
   'a space first': f' {_ADD}',
@@ -96,10 +111,7 @@ _FAIL = {
 @pytest.fixture(scope='module')
 def short_limits():
   """What a program of these tests may use; also that there is a sandbox."""
-  try:
-    sandbox.check()
-  except sandbox.SandboxError as error:
-    pytest.skip(str(error))
+  sandboxed.needed()
   with pytest.MonkeyPatch.context() as patch:
     limits = dataclasses.replace(sandbox.Limits(), cpu_s=1, wall_s=5.0)
     patch.setattr(programs, 'LIMITS', limits)
