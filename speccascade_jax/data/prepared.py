@@ -186,7 +186,8 @@ class JsonLinesSource(seqio.FunctionDataSource):
         f'{path.name} is with data_dir or TFDS_DATA_DIR.'
       )
     numbers = self._numbers[split]
-    rows = _json_lines(str(path), self._number, tuple(self._features))
+    lists = tuple((k, bool(v.shape.rank)) for k, v in self._features.items())
+    rows = _json_lines(str(path), self._number, lists)
     return [row for row in rows if row[self._number] in numbers]
 
   def _dataset(self, split: str, shuffle_files: bool, seed: int | None = None):
@@ -200,19 +201,44 @@ class JsonLinesSource(seqio.FunctionDataSource):
 
 
 @functools.cache
-def _json_lines(path: str, *keys: Any) -> list[Row]:
-  number, features = keys
-  rows = []
-  text = epath.Path(path).read_text(encoding='utf-8')
-  for i, line in enumerate(filter(None, text.split('\n')), 1):
+def _json_lines(
+  path: str, number: str, features: tuple[tuple[str, bool], ...]
+) -> list[Row]:
+  """The lines that are not blank; `features` says which are lists of texts.
+
+  Raises:
+    ValueError: if one of them is not what it should be.
+  """
+  try:
+    text = epath.Path(path).read_text(encoding='utf-8')
+  except UnicodeDecodeError as error:
+    raise ValueError(f'{path} is no text in UTF-8: {error}') from error
+  rows: list[Row] = []
+  for i, line in enumerate(text.split('\n'), 1):
+    if not line.strip():
+      continue
+    where = f'{path}, line {i},'
     try:
       row = json.loads(line)
     except ValueError as error:
-      raise ValueError(f'{path}, line {i}, is not JSON: {error}') from error
-    missing = {number, *features} - set(row if isinstance(row, dict) else ())
+      raise ValueError(f'{where} is not JSON: {error}') from error
+    if not isinstance(row, dict):
+      raise ValueError(f'{where} is {line[:40]!r}, not an object in braces.')
+    missing = {number, *dict(features)} - row.keys()
     if missing:
       raise ValueError(
-        f'{path}, line {i}, has no {", ".join(map(repr, sorted(missing)))}.'
+        f'{where} has no {", ".join(map(repr, sorted(missing)))}.'
       )
+    if type(row[number]) is not int:
+      raise ValueError(
+        f'{where} has {number!r}: {row[number]!r}, which is no whole number.'
+      )
+    for name, is_list in features:
+      texts = row[name] if is_list else [row[name]]
+      if not isinstance(texts, list) or not all(
+        isinstance(one, str) for one in texts
+      ):
+        wanted = 'list of texts' if is_list else 'text'
+        raise ValueError(f'{where} has {name!r}: {row[name]!r}, no {wanted}.')
     rows.append(row)
   return rows

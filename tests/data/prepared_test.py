@@ -143,7 +143,22 @@ def test_a_missing_file_names_the_command(tmp_path):
   [
     ('{"text": ', 'line 2, is not JSON'),
     ('{"task_id": 12, "text": "t"}', "line 2, has no 'test_list'"),
-    ('[1]', "line 2, has no 'task_id', 'test_list', 'text'"),
+    ('[1]', r"line 2, is '\[1\]', not an object"),
+    # Blank lines count.
+    ('\n \n[1]', 'line 4, is'),
+    ('{"task_id": 12, "text": 3, "test_list": []}', "'text': 3, no text"),
+    (
+      '{"task_id": 12, "text": "t", "test_list": "assert f()"}',
+      r"line 2, has 'test_list': 'assert f\(\)', no list of texts",
+    ),
+    (
+      '{"task_id": 12, "text": "t", "test_list": ["a", null]}',
+      r"'test_list': \['a', None\], no list of texts",
+    ),
+    (
+      '{"task_id": "12", "text": "t", "test_list": []}',
+      "line 2, has 'task_id': '12', which is no whole number",
+    ),
   ],
 )
 def test_a_bad_line_is_named(tmp_path, line, said):
@@ -152,6 +167,14 @@ def test_a_bad_line_is_named(tmp_path, line, said):
   (tmp_path / 'mbpp' / 'mbpp.jsonl').write_text(f'{good}\n{line}\n')
   seqio.set_tfds_data_dir_override(str(tmp_path))
   with pytest.raises(ValueError, match=said):
+    source_of_mbpp().get_dataset('test')
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+  (tmp_path / 'mbpp').mkdir()
+  (tmp_path / 'mbpp' / 'mbpp.jsonl').write_bytes(b'\xff')
+  seqio.set_tfds_data_dir_override(str(tmp_path))
+  with pytest.raises(ValueError, match=r'mbpp\.jsonl is no text in UTF-8'):
     source_of_mbpp().get_dataset('test')
 
 
