@@ -35,7 +35,11 @@ def device() -> str:
 
 
 def device_memory() -> int | None:
-  """Bytes that one device has; None where it does not say."""
+  """Bytes that one device has; None where it does not say.
+
+  All the cores that `device` counts are one device, which has what the machine
+  has.
+  """
   found = jax.devices()[0]
   if found.platform == 'cpu':
     return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')

@@ -41,10 +41,10 @@ def text(
   Args:
     plan: what is to be told.
     devices: that were found.
-    device_memory: of one of them [bytes]; None if it does not say.
+    device_memory: of one of them [bytes]; None if it does not say. To JAX the
+      cores of a machine are one device, with the whole memory.
   """
-  has = '' if device_memory is None else f', {size(device_memory)} each'
-  lines = [_line('devices', devices + has)]
+  lines = [_line('devices', devices)]
   lines += _memory(plan.memory, plan.largest, device_memory)
   if plan.num_runs is not None:
     lines.append(_line('runs', _runs(plan)))
@@ -79,7 +79,8 @@ def _memory(
   head += ' on one device'
   if device_memory is not None:
     share = whole / device_memory
-    head += f', {share:.0%} of it' if share <= 1 else ': MORE THAN IT HAS'
+    has = f'{size(device_memory)} that it has'
+    head += f', {share:.0%} of the {has}' if share <= 1 else f': OVER the {has}'
   lines = [_line('memory', head)]
   width = max(len(_name(part)) for part in parts)
   for part in parts:
