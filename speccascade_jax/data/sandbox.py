@@ -23,8 +23,9 @@ out once before the first program (`check`):
 What does not hold: this is no boundary against somebody with an exploit of the
 kernel; a program may use its CPU time to slow down others; and what the kernel
 itself keeps for the 64 files, pipes and sockets that a process may have open,
-up to some 30 MiB, is beside its address space. Programs may import the standard
-library, and no package beside it.
+up to some 30 MiB (of TCP, where it may use the network, more), is beside its
+address space. Programs may import the standard library, and no package beside
+it.
 """
 
 from __future__ import annotations
@@ -300,6 +301,11 @@ def _advice(reason: str) -> str:
       f'Programs cannot be started in the sandbox ({reason}). Whoever starts '
       'one, or nobody where that is root, has to be able to read the files of '
       'this Python.'
+    )
+  if reason.startswith('seccomp filters'):
+    return (
+      f'Programs cannot be run in a sandbox here ({reason}). It needs a kernel '
+      'with CONFIG_SECCOMP_FILTER: score them on another machine.'
     )
   return (
     f'Programs cannot be run in a sandbox here ({reason}). It needs user '

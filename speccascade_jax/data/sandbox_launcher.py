@@ -89,6 +89,8 @@ def _be_init(status: int, request: dict, source: int, root: bool) -> None:
   if program == 0:
     try:
       _become_program(request, source, root)
+    except Refused as error:
+      _tell(status, f'refused {error}')
     except BaseException as error:
       _tell(status, f'refused starting {request["python"]}: {error}')
     os._exit(127)

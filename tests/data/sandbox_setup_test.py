@@ -93,17 +93,28 @@ _BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(('step', 'instead', 'told'), _BROKEN)
-def test_the_trial_finds_what_is_not_done(
-  step, instead, told, package, tmp_path
-):
-  broken = pathlib.Path(shutil.copytree(package, tmp_path / 'broken'))
+def _broken(package, folder, step, instead):
+  """A copy of the package with another step in the launcher."""
+  broken = pathlib.Path(shutil.copytree(package, folder / 'broken'))
   file = broken / 'speccascade_jax' / 'data' / 'sandbox_launcher.py'
   text = file.read_text()
   assert text.count(step) == 1
   file.write_text(text.replace(step, instead))
-  message = said(broken)
+  return broken
+
+
+@pytest.mark.parametrize(('step', 'instead', 'told'), _BROKEN)
+def test_the_trial_finds_what_is_not_done(
+  step, instead, told, package, tmp_path
+):
+  message = said(_broken(package, tmp_path, step, instead))
   assert 'does not hold on this system' in message and told in message
+
+
+def test_refused_where_the_kernel_takes_no_filter(package, tmp_path):
+  mode = 'c_ulong(_SECCOMP_MODE_FILTER)'
+  message = said(_broken(package, tmp_path, mode, 'c_ulong(99)'))
+  assert '(seccomp filters: Invalid argument). It needs a kernel' in message
 
 
 @sandboxed.AS_ROOT
