@@ -45,9 +45,16 @@ def attempt(name, *does):
     print(name, 'worked:', found)
 """
 
+
+def _may_become_others():
+  become = ('unshare', '-m', 'setpriv', f'--reuid={ORDINARY}', 'true')
+  tools = all(map(shutil.which, ('unshare', 'setpriv')))
+  return tools and not subprocess.run(become, capture_output=True).returncode
+
+
 AS_ROOT = pytest.mark.skipif(
-  os.geteuid() != 0 or not all(map(shutil.which, ('unshare', 'setpriv'))),
-  reason='only root can become somebody else',
+  os.geteuid() != 0 or not _may_become_others(),
+  reason='only root, with all its rights, can become somebody else',
 )
 
 
@@ -143,13 +150,14 @@ def home(package, *, user, mode='700'):
   base = os.path.realpath(sys.base_prefix)
   script = """
     set -e
-    mount -t tmpfs -o mode=755 tmpfs /home
-    mkdir -p /home/me/python /home/me/package
-    mount --bind "$1" /home/me/python
-    mount --bind "$2" /home/me/package
-    echo secret > /home/me/text
-    chown "$3" /home/me /home/me/text
-    chmod "$4" /home/me
+    mount -t tmpfs -o mode=755 tmpfs /mnt
+    mkdir -p /mnt/me/python /mnt/me/package
+    mount --bind "$1" /mnt/me/python
+    mount --bind "$2" /mnt/me/package
+    echo secret > /mnt/me/text
+    chown "$3" /mnt/me /mnt/me/text
+    chmod "$4" /mnt/me
+    mount --move /mnt /home  # Not before: Python may lie there.
     shift 4
     exec "$@"
   """
