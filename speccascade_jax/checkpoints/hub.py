@@ -26,6 +26,7 @@ _PATTERNS = (
   'model.safetensors.index.json',
   'tokenizer.json',
   'tokenizer_config.json',
+  'special_tokens_map.json',
   'tokenizer.model',
   'spiece.model',
 )

@@ -149,6 +149,26 @@ def vocabulary_of(
     return _vocabulary(local)
 
 
+def read_vocabulary(
+  path: str | os.PathLike[str],
+) -> vocabularies.Vocabulary:
+  """A vocabulary that is given by itself.
+
+  Args:
+    path: a SentencePiece model file or a tokenizer.json, or a folder or a GGUF
+      file that has one; where it may lie as in `load`.
+
+  Raises:
+    CheckpointError: if it is on no machine, or broken in a GGUF file.
+    FileNotFoundError: if there is none.
+    ValueError: if it is no vocabulary.
+  """
+  local = hub.local(path)
+  if local.suffix == '.gguf':
+    return gguf_models.read_vocabulary(local)
+  return vocabularies.Vocabulary(local)
+
+
 _Loaded = tuple[families.Config, base.Params, vocabularies.Vocabulary | None]
 _Loader = Callable[[hub.AnyPath, str | None, translate.Place], _Loaded]
 
