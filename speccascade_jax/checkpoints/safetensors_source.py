@@ -11,6 +11,7 @@ import numpy as np
 import safetensors
 
 from speccascade_jax.checkpoints import errors
+from speccascade_jax.checkpoints import hub
 
 WEIGHTS_FILE = 'model.safetensors'
 INDEX_FILE = 'model.safetensors.index.json'
@@ -26,7 +27,7 @@ _DTYPES = {
 }
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
+def read_json(path: hub.AnyPath) -> dict[str, Any]:
   """An object in a JSON file.
 
   Raises:
@@ -34,12 +35,13 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   """
   if not path.is_file():
     raise errors.CheckpointError(f'{path} is missing.')
-  if path.stat().st_size > _LONGEST_JSON:
+  size = hub.size_of(path)
+  if size > _LONGEST_JSON:
     raise errors.CheckpointError(
-      f'{path} has {path.stat().st_size} bytes, too many for what it should be.'
+      f'{path} has {size} bytes, too many for what it should be.'
     )
   try:
-    content = json.loads(path.read_text(encoding='utf-8'))
+    content = json.loads(path.read_bytes())
   except (ValueError, RecursionError) as error:
     raise errors.CheckpointError(f'{path} is not valid JSON: {error}') from None
   if not isinstance(content, dict):

@@ -323,6 +323,8 @@ def _read(
   dtype: str | None,
 ) -> Iterator[tuple[str, np.ndarray]]:
   """What a tensor becomes, target by target; it is read once for all."""
+  if not parts:
+    return
   if any(part.axis is None for part in parts):
     whole = read(source, name)
     for part in parts:
@@ -333,11 +335,11 @@ def _read(
     return
   shape = source.shapes[name]
   # Whole chunks, lest each be decoded once for every part of it.
-  together = source.stored_together(name) if parts else 1
+  together = source.stored_together(name)
   row_bytes = 4 * math.prod(shape[1:])
   step = max(1, _PART_BYTES // row_bytes // together) * together
   outs: dict[str, np.ndarray] = {}
-  for first in range(0, shape[0] if parts else 0, step):
+  for first in range(0, shape[0], step):
     with _reading(source, name):
       rows = source.read(name, first, min(first + step, shape[0]))
       for part in parts:
