@@ -1,8 +1,12 @@
 """T5 as current T5X writes it, and Gemma as it was published: Orbax folders.
 
-Of Gemma both styles of names are read, nested dictionaries and one of flat
-keys: {'transformer': {'layer_0': {'attn': {'q_einsum': {'w': ...}}}}} and
-{'transformer/layer_0/attn/q_einsum': {'w': ...}}.
+Of Gemma three styles of names are read, see `_checkpoint.py` of
+google-deepmind/gemma: nested dictionaries, flat keys, and flat keys of layers
+that lie in one array, as many arrays as there are kinds of layers by turns::
+
+    {'layer_0': {'attn': {'q_einsum': {'w': ...}}}}
+    {'transformer/layer_0/attn/q_einsum': {'w': ...}}
+    {'transformer/stacked_layers/attention_type_0/attn/q_einsum': {'w': ...}}
 """
 
 from __future__ import annotations
@@ -22,14 +26,18 @@ from speccascade_jax.checkpoints import hub
 from speccascade_jax.checkpoints import t5x
 from speccascade_jax.checkpoints import tensorstore_source
 from speccascade_jax.checkpoints import translate
+from speccascade_jax.models import config_checks
 from speccascade_jax.models import families
 from speccascade_jax.models.gemma import config as gemma_config
 
 _METADATA = '_METADATA'
 # What a step's folder may call the part with the parameters.
 _ITEMS = ('state', 'default', 'items', 'params')
-# Of a Gemma 3 that also sees images.
-_IMAGES = re.compile(r'vision_encoder/|embedder/mm_|siglip')
+# Of a Gemma 3 that also sees images, nested and flat.
+_IMAGES = re.compile(r'vision_encoder/|SigLiPFromPatches_0/|embedder/mm_')
+# What flat keys may begin with, the last behind reinforcement learning.
+_ROOTS = ('transformer', 'params', 'rlx_networks', 'policy_network')
+_STACKED = re.compile(r'stacked_layers/attention_type_(\d{1,4})/(.*)')
 
 
 def item(folder: hub.AnyPath) -> hub.AnyPath | None:
@@ -71,7 +79,31 @@ def _source(directory: hub.AnyPath) -> tensorstore_source.Arrays:
   folder = item(epath.Path(directory))
   if folder is None:
     raise errors.CheckpointError(f'{directory} is no Orbax checkpoint.')
-  return open_folder(folder)
+  source = open_folder(folder)
+  _unstack(source)
+  return source
+
+
+def _unstack(source: tensorstore_source.Arrays) -> None:
+  """Names the layers that lie in one array as if they did not."""
+  stacked = {
+    name: match
+    for name in source.shapes
+    if (match := _STACKED.fullmatch(name)) is not None
+  }
+  turns = 1 + max((int(match[1]) for match in stacked.values()), default=-1)
+  for name, match in stacked.items():
+    count = (source.shapes[name] or (0,))[0]
+    if count * turns > config_checks.MOST_LAYERS:
+      # Refused here, lest the names of them all take memory.
+      raise errors.CheckpointError(
+        f'{source.path}: {name} is {source.shapes[name]}, of more than '
+        f'{config_checks.MOST_LAYERS} layers.'
+      )
+    first, rest = int(match[1]), match[2]
+    source.unstack(
+      name, [f'layer_{n * turns + first}/{rest}' for n in range(count)]
+    )
 
 
 def _is_gemma(source: translate.Source) -> bool:
@@ -131,7 +163,7 @@ def _common_name(keys: tuple[str, ...]) -> str | None:
     return '/'.join(parts[1:])
   if parts[0] in ('state', 'step', 'flax_mutables', 'opt_state'):
     return None
-  if parts[0] in ('transformer', 'params'):
+  while parts[0] in _ROOTS and len(parts) > 1:
     parts = parts[1:]
   if parts[-1] == 'w':
     parts = parts[:-1]
