@@ -36,6 +36,9 @@ _GEMMA: dict[str, dict[str, Any]] = {
     'use_qk_norm': True,
   },
 }
+# What may be there and says nothing: a tied embedding once more, and what the
+# first uploads of T5 have, which no version of it reads.
+_IGNORED = {'output.weight', 'dec.blk.0.cross_attn_rel_b.weight'}
 # Depth of the 27B models, which divide by the width of a head of E / H.
 _WIDE = {'gemma2': 46, 'gemma3': 62}
 
@@ -59,12 +62,11 @@ def load(
   file = gguf_file.File(pathlib.Path(path))
   config = config_of(file)
   table = table_of(config)
-  # Tied embeddings are sometimes written twice.
-  copies = {'output.weight'} - set(table)
-  translate.check(file, table, config, copies)
+  ignored = _IGNORED - set(table)
+  translate.check(file, table, config, ignored)
   # First, for it takes the least time to be refused.
   words = vocabulary_of(file)
-  params = translate.load(file, table, config, dtype, copies, place)
+  params = translate.load(file, table, config, dtype, ignored, place)
   return config, params, words
 
 

@@ -253,7 +253,18 @@ def _change_index(folder, change):
   path.write_text(json.dumps(content))
 
 
+def _twice(folder, change):
+  """Zeros in the place of the embedding, in the shard that is read last."""
+  _change_index(folder, change)
+  load_file = safetensors_source.safetensors.numpy.load_file
+  tensors = load_file(folder / _OTHER)
+  embedding = load_file(folder / _SHARD)['shared.weight']
+  tensors['shared.weight'] = np.zeros_like(embedding)
+  safetensors_source.safetensors.numpy.save_file(tensors, folder / _OTHER)
+
+
 _SHARD = 'model-00001-of-00002.safetensors'
+_OTHER = 'model-00002-of-00002.safetensors'
 _BREAKS = {
   'no weights': (
     lambda f: [p.unlink() for p in f.glob('model*')],
@@ -278,11 +289,29 @@ _BREAKS = {
     lambda f: (f / safetensors_source.INDEX_FILE).write_text('{}'),
     'has no weight_map',
   ),
+  'elsewhere': (
+    lambda f: _change_index(f, lambda m: m.update({'shared.weight': _OTHER})),
+    f'promises shared.weight, but {_OTHER} does not hold it',
+  ),
+  'twice': (
+    lambda f: _twice(f, lambda m: m.pop('shared.weight')),
+    'shared.weight, which another file .* the index does not say which',
+  ),
   'promised': (
     lambda f: _change_index(f, lambda m: m.update({'more.weight': _SHARD})),
     'promises more.weight',
   ),
 }
+
+
+def test_of_two_shards_with_a_tensor_the_one_that_the_index_names_is_read(
+  tmp_path,
+):
+  """The other's is what a run left that wrote other shards."""
+  folder = shutil.copytree(GOLDENS / 'hf_t5_v1_1', tmp_path / 'model')
+  _twice(folder, lambda where: None)
+  config, params = huggingface.load(folder, dtype='float32')
+  assert_computes_as_expected(config, params, folder)
 
 
 @pytest.mark.parametrize('name', _BREAKS)
