@@ -207,7 +207,12 @@ def test_a_scanned_tensor_is_read_once_for_all_layers():
 def gemma_tensors(name, turned):
   """A golden Gemma under the names and in the shapes that were published."""
   config, _ = huggingface.load(GOLDENS / name)
-  flat, found = tensors_of(name), {}
+  return published_gemma(config, tensors_of(name), turned)
+
+
+def published_gemma(config, flat, turned):
+  """The same of any parameters; `turned`: as behind the first Gemma."""
+  found = {}
   emb_dim, head_dim = config.emb_dim, config.head_dim
 
   def heads(kernel):  # [E, H D] to [H, E, D]
