@@ -7,15 +7,14 @@ import importlib
 import os
 import pathlib
 import re
-from typing import TypeAlias
 
-from etils import epath
 import huggingface_hub
 from huggingface_hub import errors as hub_errors
 
+from speccascade_jax import marks
 from speccascade_jax.checkpoints import errors
 
-AnyPath: TypeAlias = pathlib.Path | epath.Path
+AnyPath = marks.AnyPath
 
 _SCHEME, _PACKAGE = 'hf://', 'package://'
 # What folders of arrays begin with that are not the model's.
@@ -52,7 +51,7 @@ def local(path: str | os.PathLike[str]) -> AnyPath:
   if text.startswith(_PACKAGE):
     return _in_package(text.removeprefix(_PACKAGE))
   if not text.startswith(_SCHEME):
-    return epath.Path(text) if is_remote(text) else pathlib.Path(text)
+    return marks.path_of(text)
   match = _NAME.fullmatch(text.removeprefix(_SCHEME))
   if match is None:
     raise errors.CheckpointError(

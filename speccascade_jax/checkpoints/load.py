@@ -93,13 +93,18 @@ def _files(path: str | os.PathLike[str]) -> Iterator[None]:
 def _readable_format(path: hub.AnyPath) -> str:
   """As `format_of`; refuses what is read on this machine only."""
   name = format_of(path)
+  _check_place(path, name)
+  return name
+
+
+def _check_place(path: hub.AnyPath, name: str) -> None:
+  """Refuses a bucket for a format that is not read there."""
   if hub.is_remote(path) and name not in _IN_BUCKETS:
     raise errors.CheckpointError(
       f'{path} is of the format {name!r}, which is not read in a bucket, only '
       f'{" and ".join(_IN_BUCKETS)} are: copy it to this machine first '
       '(gcloud storage cp -r).'
     )
-  return name
 
 
 def format_of(path: hub.AnyPath) -> str:
@@ -164,6 +169,7 @@ def vocabulary_of(
     local = hub.local(path)
     if format_of(local) == 'gguf':
       # The one format whose vocabulary is no file of its own.
+      _check_place(local, 'gguf')
       return gguf_models.read_vocabulary(local)
     return _vocabulary(local)
 
@@ -178,14 +184,18 @@ def read_vocabulary(
       file that has one; where it may lie as in `load`.
 
   Raises:
-    CheckpointError: if it is on no machine, or broken in a GGUF file.
-    FileNotFoundError: if there is none.
+    CheckpointError: if it cannot be had from the hub or a bucket, or is broken
+      in a GGUF file.
+    FileNotFoundError: if there is none on this machine.
     ValueError: if it is no vocabulary.
   """
-  local = hub.local(path)
-  if local.suffix == '.gguf':
-    return gguf_models.read_vocabulary(local)
-  return vocabularies.Vocabulary(local)
+  reading = _files(path) if hub.is_remote(path) else contextlib.nullcontext()
+  with reading:
+    local = hub.local(path)
+    if local.suffix == '.gguf':
+      _check_place(local, 'gguf')
+      return gguf_models.read_vocabulary(local)
+    return vocabularies.Vocabulary(local)
 
 
 _Loaded = tuple[families.Config, base.Params, vocabularies.Vocabulary | None]

@@ -21,6 +21,9 @@ from fsspec.implementations import local
 import numpy as np
 import pytest
 
+from speccascade_jax import loading
+from speccascade_jax import vocabulary as vocabularies
+from speccascade_jax import zoo
 from speccascade_jax.checkpoints import errors
 from speccascade_jax.checkpoints import huggingface
 from speccascade_jax.checkpoints import load
@@ -28,8 +31,10 @@ from speccascade_jax.checkpoints import native
 from speccascade_jax.checkpoints import tensorstore_source
 from tests.checkpoints import mutation_test
 from tests.checkpoints import t5x_test
+from tests.checkpoints import vocabularies_test
 
 _BUCKET = 'a-bucket'
+_SPIECE = zoo.paths('debian')[2]
 
 
 class _Requests(http.server.BaseHTTPRequestHandler):
@@ -148,8 +153,13 @@ def test_a_step_in_a_bucket_is_the_same_as_here(
   root, opened = bucket
   params = mutation_test.flat_params(mutation_test._T5)
   here = write(root / 'model', params)
+  assert load.vocabulary_of(_there(here, root)) is None
+  shutil.copy(_SPIECE, here)
   found = load.load(_there(here, root))
-  assert found.format == kind and found.vocabulary is None
+  assert found.format == kind and found.vocabulary is not None
+  words = vocabularies.Vocabulary(_SPIECE)
+  assert found.vocabulary.encode('a text') == words.encode('a text')
+  assert found.vocabulary.marks == words.marks
   loaded = traverse_util.flatten_dict(found.params, sep='/')
   assert loaded.keys() == params.keys()
   for name, value in params.items():
@@ -178,12 +188,41 @@ def test_what_is_read_here_only_says_so(save, bucket):
       read(_there(here, root))
 
 
+def test_a_gguf_file_in_a_bucket_is_to_be_copied(bucket):
+  root, _ = bucket
+  (root / 'x.gguf').write_bytes(b'GGUF')
+  for read in (load.load, load.vocabulary_of, load.read_vocabulary):
+    with pytest.raises(errors.CheckpointError, match="'gguf', which is not"):
+      read(f'gs://{_BUCKET}/x.gguf')
+
+
+@pytest.mark.parametrize('what', ['words', 'words/tokenizer.json'])
+def test_a_vocabulary_may_lie_there_by_itself(what, bucket, tmp_path):
+  root, _ = bucket
+  (root / 'words').mkdir()
+  files = {'generation_config.json': {'eos_token_id': [1, 4]}}
+  vocabularies_test.write_tokenizer(root / 'words', files)
+  model = vocabularies_test.write_native(tmp_path / 'm')
+  pair = loading.load_pair(verifier=model, vocabulary=f'gs://{_BUCKET}/{what}')
+  assert pair.vocabulary.end_ids == (1, 4)
+  assert pair.vocabulary.size == vocabularies_test.SMALL + 1
+
+
+def test_no_vocabulary_there_is_one_error(bucket):
+  root, _ = bucket
+  (root / 'words').mkdir()
+  for name in ('words', 'nowhere'):
+    with pytest.raises(errors.CheckpointError, match=f'No voc.*{name}'):
+      load.read_vocabulary(f'gs://{_BUCKET}/{name}')
+
+
 def test_a_bucket_that_cannot_be_reached_says_so(bucket, monkeypatch):
   def refuse(path):
     raise RuntimeError(f'no credentials for {path}')
 
   monkeypatch.setattr(backend.fsspec_backend, 'fs', refuse)
-  for read in (load.load, load.config_of, load.vocabulary_of):
+  reads = (load.load, load.config_of, load.vocabulary_of, load.read_vocabulary)
+  for read in reads:
     with pytest.raises(
       errors.CheckpointError, match='gs://b/x cannot.*no cred'
     ):

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import shutil
 
-from etils import epath
 import gguf
 import numpy as np
 import pytest
@@ -360,58 +359,10 @@ def test_a_drafter_of_few_rows_is_trained_for_a_teacher_of_many(tmp_path):
 # Where a vocabulary lies.
 
 
-class _Bucket(epath.backend._OsPathBackend):
-  """Files of gs://bucket in a folder of this machine."""
-
-  def __init__(self, folder):
-    self._folder = str(folder)
-
-  def _here(self, path):
-    return str(path).replace('gs://bucket', self._folder, 1)
-
-  def open(self, path, mode):
-    return super().open(self._here(path), mode)
-
-  def exists(self, path):
-    return super().exists(self._here(path))
-
-  def isdir(self, path):
-    return super().isdir(self._here(path))
-
-  def listdir(self, path):
-    return super().listdir(self._here(path))
-
-  def stat(self, path):
-    return super().stat(self._here(path))
-
-
-@pytest.fixture
-def bucket(tmp_path, monkeypatch):
-  folder = tmp_path / 'bucket'
-  folder.mkdir()
-  # Of every path that has a scheme: no other is made here.
-  backend = property(lambda path: _Bucket(folder))
-  monkeypatch.setattr(epath.gpath._GPath, '_backend', backend)
-  return folder
-
-
-def _model(folder):
+def write_native(folder):
   config, params = huggingface.load(GOLDEN)
   native.save(folder, config, params)
   return folder
-
-
-@pytest.mark.parametrize('what', ['', '/tokenizer.json'])
-def test_a_vocabulary_in_a_bucket_is_read(what, bucket, tmp_path):
-  write_tokenizer(bucket, {'generation_config.json': {'eos_token_id': [1, 4]}})
-  assert vocabularies.find('gs://bucket') == epath.Path(
-    'gs://bucket/tokenizer.json'
-  )
-  pair = loading.load_pair(
-    verifier=_model(tmp_path / 'm'), vocabulary=f'gs://bucket{what}'
-  )
-  assert pair.vocabulary.end_ids == (1, 4)
-  assert pair.vocabulary.size == SMALL + 1
 
 
 def test_a_vocabulary_may_be_that_of_another_checkpoint(tmp_path, monkeypatch):
@@ -424,7 +375,7 @@ def test_a_vocabulary_may_be_that_of_another_checkpoint(tmp_path, monkeypatch):
   (root / 'refs' / 'main').write_text(revision)
   monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
   monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
-  model = _model(tmp_path / 'm')
+  model = write_native(tmp_path / 'm')
   digests = set()
   for path in (snapshot, 'hf://own/tiny', write_gguf(tmp_path / 'm.gguf')):
     pair = loading.load_pair(verifier=model, vocabulary=path)
