@@ -107,10 +107,11 @@ def _of_unigram(
     ]
   )
   words = framing.vocabulary
-  around = words.bos_id if framing.bos_first else words.eos_id
+  bos_id = words.bos_id if framing.bos_first else None
+  around = words.eos_id if bos_id is None else bos_id
   name = words.piece(around)
   tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-    single=f'{name} $A' if framing.bos_first else f'$A {name}',
+    single=f'$A {name}' if bos_id is None else f'{name} $A',
     special_tokens=[(name, around)],
   )
   return tokenizer

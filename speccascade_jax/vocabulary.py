@@ -76,14 +76,17 @@ class Vocabulary:
     """
     if isinstance(source, (str, os.PathLike)):
       path = _file(marks_lib.path_of(source))
-      source = _codec(path)
-      marks = marks or marks_lib.read(path.parent, source)
+      found = _codec(path)
+      marks = marks or marks_lib.read(path.parent, found)
+      codec: Codec = found
+    else:
+      codec = source
     if marks is None:
-      if source.eos_id is None:
+      if codec.eos_id is None:
         raise ValueError('The vocabulary has no end-of-sequence token.')
-      marks = marks_lib.Marks(source.eos_id, source.bos_id, (source.eos_id,))
-    self._codec, self._marks = source, marks
-    self._size = source.size
+      marks = marks_lib.Marks(codec.eos_id, codec.bos_id, (codec.eos_id,))
+    self._codec, self._marks = codec, marks
+    self._size = codec.size
 
   @property
   def size(self) -> int:
@@ -249,7 +252,7 @@ class SentencePieces:
         f'{name} is not a SentencePiece model file: {error}'
       ) from error
     self.eos_id: int | None = self._processor.eos_id()
-    self.unk_id = self._processor.unk_id()
+    self.unk_id: int | None = self._processor.unk_id()
     bos_id = self._processor.bos_id()
     self.bos_id = bos_id if bos_id >= 0 else None
     if self.eos_id < 0:

@@ -41,9 +41,9 @@ class _Numbers:
   """A vocabulary in which a text is its token ids."""
 
   size: int
-  eos_id: int = 1
+  eos_id: int | None = 1
   bos_id: int | None = None
-  unk_id: int = 2
+  unk_id: int | None = 2
 
   def encode(self, text: str) -> list[int]:
     return [int(number) for number in text.split()]

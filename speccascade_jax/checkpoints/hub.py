@@ -7,6 +7,7 @@ import importlib
 import os
 import pathlib
 import re
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub import errors as hub_errors
@@ -87,7 +88,7 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 def size_of(file: AnyPath) -> int:
   """Bytes of a file, on this machine or in a bucket."""
-  found = file.stat()
+  found: Any = file.stat()
   # What `os.stat` and what `etils` call it.
   return int(found.st_size if hasattr(found, 'st_size') else found.length)
 

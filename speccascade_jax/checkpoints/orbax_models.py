@@ -60,9 +60,12 @@ def load(
   """
   source = _source(directory)
   if _is_gemma(source):
-    config = gemma_config_of(source)
-    table = gemma_table(config, source.shapes)
+    layers = _Layers(source)
+    config = gemma_config_of(layers)
+    table = gemma_table(config, layers.shapes)
     images = [name for name in source.shapes if _IMAGES.match(name)]
+    translate.check(layers, table, config, images)
+    table = layers.joined(table)
     return config, translate.load(source, table, config, dtype, images, place)
   return t5x.read(source, dtype, place)
 
@@ -71,7 +74,7 @@ def read_config(directory: hub.AnyPath) -> families.Config:
   """The model's shape, without its weights; errors as in `load`."""
   source = _source(directory)
   if _is_gemma(source):
-    return gemma_config_of(source)
+    return gemma_config_of(_Layers(source))
   return t5x.config_of(source)
 
 
@@ -79,31 +82,68 @@ def _source(directory: hub.AnyPath) -> tensorstore_source.Arrays:
   folder = item(epath.Path(directory))
   if folder is None:
     raise errors.CheckpointError(f'{directory} is no Orbax checkpoint.')
-  source = open_folder(folder)
-  _unstack(source)
-  return source
+  return open_folder(folder)
 
 
-def _unstack(source: tensorstore_source.Arrays) -> None:
-  """Names the layers that lie in one array as if they did not."""
-  stacked = {
-    name: match
-    for name in source.shapes
-    if (match := _STACKED.fullmatch(name)) is not None
-  }
-  turns = 1 + max((int(match[1]) for match in stacked.values()), default=-1)
-  for name, match in stacked.items():
-    count = (source.shapes[name] or (0,))[0]
-    if count * turns > config_checks.MOST_LAYERS:
-      # Refused here, lest the names of them all take memory.
-      raise errors.CheckpointError(
-        f'{source.path}: {name} is {source.shapes[name]}, of more than '
-        f'{config_checks.MOST_LAYERS} layers.'
-      )
-    first, rest = int(match[1]), match[2]
-    source.unstack(
-      name, [f'layer_{n * turns + first}/{rest}' for n in range(count)]
-    )
+class _Layers:
+  """What a Gemma's tensors would be if no layers lay in one array.
+
+  Attributes:
+    path: for messages.
+    shapes: of all tensors, by name: 'layer_7/attn/q_einsum'.
+    dtypes: likewise.
+  """
+
+  def __init__(self, source: translate.Index):
+    """Names and counts the layers.
+
+    Raises:
+      CheckpointError: if there are too many, or one is there twice.
+    """
+    self.path = source.path
+    self.shapes, self.dtypes = dict(source.shapes), dict(source.dtypes)
+    # Of a layer's tensor: the array that it lies in, and where.
+    self._places: dict[str, tuple[str, int]] = {}
+    stacked = {
+      name: match
+      for name in source.shapes
+      if (match := _STACKED.fullmatch(name)) is not None
+    }
+    turns = 1 + max((int(match[1]) for match in stacked.values()), default=-1)
+    for name, match in stacked.items():
+      shape, dtype = self.shapes.pop(name), self.dtypes.pop(name)
+      count = (shape or (0,))[0]
+      if count * turns > config_checks.MOST_LAYERS:
+        # Refused here, lest the names of them all take memory.
+        raise errors.CheckpointError(
+          f'{self.path}: {name} is {shape}, of more than '
+          f'{config_checks.MOST_LAYERS} layers.'
+        )
+      for n in range(count):
+        apart = f'layer_{n * turns + int(match[1])}/{match[2]}'
+        if apart in self.shapes:
+          raise errors.CheckpointError(
+            f'{self.path} has {apart} twice: in {name} and beside it.'
+          )
+        self._places[apart] = (name, n)
+        self.shapes[apart], self.dtypes[apart] = shape[1:], dtype
+
+  def joined(self, table: translate.Table) -> translate.Table:
+    """The same for the arrays that are there, each read once for all layers."""
+    found: dict[str, tuple[translate.Part, ...]] = {}
+    for name, parts in table.items():
+      if name in self._places:
+        name, n = self._places[name]
+        parts = tuple(
+          translate.Part(part.target, _of_layer(part.convert, n))
+          for part in parts
+        )
+      found[name] = (*found.get(name, ()), *parts)
+    return found
+
+
+def _of_layer(convert: Callable[[Any], Any], n: int) -> Callable[[Any], Any]:
+  return lambda x: convert(x[n])
 
 
 def _is_gemma(source: translate.Source) -> bool:
@@ -170,7 +210,7 @@ def _common_name(keys: tuple[str, ...]) -> str | None:
   return '/'.join(parts)
 
 
-def gemma_config_of(source: translate.Source) -> gemma_config.GemmaConfig:
+def gemma_config_of(source: translate.Index) -> gemma_config.GemmaConfig:
   """The shape of the Gemma that has these tensors.
 
   Shapes tell its generation and its sizes; windows, soft-caps and scales are

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import math
 import os
 import re
@@ -119,22 +119,6 @@ class Arrays:
       f'{tuple(self._stores[largest].shape)}. Has all of the checkpoint been '
       'copied?'
     )
-
-  def unstack(self, name: str, names: Sequence[str]) -> None:
-    """Makes an array known as its slices, one name each, and no longer whole.
-
-    Raises:
-      CheckpointError: if one of these names is taken.
-    """
-    store = self._stores.pop(name)
-    shape, dtype = self.shapes.pop(name), self.dtypes.pop(name)
-    for i, part in enumerate(names):
-      if part in self.shapes:
-        raise errors.CheckpointError(
-          f'{self.path} has {part} twice: in {name} and beside it.'
-        )
-      self._stores[part] = store[i]
-      self.shapes[part], self.dtypes[part] = shape[1:], dtype
 
   def read(
     self, name: str, first: int = 0, end: int | None = None

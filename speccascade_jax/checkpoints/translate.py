@@ -43,8 +43,8 @@ _WEIGHTS = ('float16', 'bfloat16', 'float32', 'float64')
 Place = Callable[[str, np.ndarray], base.Array]
 
 
-class Source(Protocol):
-  """The tensors of a checkpoint.
+class Index(Protocol):
+  """Which tensors a checkpoint has.
 
   Attributes:
     path: for messages.
@@ -61,6 +61,10 @@ class Source(Protocol):
 
   @property
   def dtypes(self) -> Mapping[str, str]: ...
+
+
+class Source(Index, Protocol):
+  """The tensors of a checkpoint, to be read."""
 
   def read(
     self, name: str, first: int = 0, end: int | None = None
@@ -170,7 +174,7 @@ def load(
 
 
 def check(
-  source: Source,
+  source: Index,
   table: Table,
   config: families.Config,
   ignored: Iterable[str] = (),
@@ -251,7 +255,7 @@ def check_params(
     )
 
 
-def shape_of(source: Source, what: str, *names: str, rank: int):
+def shape_of(source: Index, what: str, *names: str, rank: int):
   """Of the first of some tensors that is there: what tells a model's sizes.
 
   Args:

@@ -21,6 +21,7 @@ from speccascade_jax.checkpoints import huggingface
 from speccascade_jax.checkpoints import load
 from speccascade_jax.checkpoints import orbax_models
 from speccascade_jax.checkpoints import t5x
+from speccascade_jax.checkpoints import tensorstore_source
 from tests.checkpoints import huggingface_test
 from tests.checkpoints import sources
 from tests.t5x import importing
@@ -347,6 +348,32 @@ def test_layers_in_one_array_are_taken_apart(turns, tmp_path):
   )
   assert found.config == apart.config and found.config.num_layers == 8
   jax.tree.map(np.testing.assert_array_equal, found.params, apart.params)
+
+
+def test_an_array_of_layers_is_read_once_for_all(tmp_path, monkeypatch):
+  noted = []
+  read = tensorstore_source.Arrays.read
+
+  def note(source, name, *rows):
+    noted.append(name)
+    return read(source, name, *rows)
+
+  monkeypatch.setattr(tensorstore_source.Arrays, 'read', note)
+  tensors = stacked(gemma_tensors('hf_gemma_2', True), 1)
+  load.load(write_gemma(tmp_path / 'stacked', tensors, 'flat'))
+  assert sorted(noted) == sorted(k.removesuffix('/w') for k in tensors)
+
+
+def test_one_layer_too_many_of_something_is_named(tmp_path):
+  tensors = stacked(gemma_tensors('hf_gemma_2', True), 1)
+  name = 'stacked_layers/attention_type_0/mlp/linear/w'
+  layers = len(tensors[name])
+  tensors[name] = np.concatenate([tensors[name], tensors[name][:1]])
+  path = write_gemma(tmp_path / 'long', tensors, 'flat')
+  with pytest.raises(
+    errors.CheckpointError, match=f'of no use layer_{layers}/mlp/linear'
+  ):
+    load.load(path)
 
 
 def test_more_stacked_layers_than_there_can_be_are_refused(tmp_path):
