@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -30,9 +31,7 @@ pytestmark = [
   ),
 ]
 
-# T5 v1.1 base, and a Gemma of a third of its size. (The allocator keeps up
-# to 100 MB of what decoding zarr's chunks took, which would count in a
-# smaller model.)
+# T5 v1.1 base, and a Gemma of a third of its size.
 _T5 = t5_config.T5Config(
   vocab_size=32_128,
   emb_dim=768,
@@ -55,6 +54,11 @@ _GEMMA = gemma_config.GemmaConfig(
 )
 
 _Q8_0, _F16 = (gguf.GGMLQuantizationType[n] for n in ('Q8_0', 'F16'))
+
+# Of what decoding zarr's chunks took, glibc keeps buffers of less than 32 MB
+# in every thread's arena, up to 200 MB whatever the model's size: nearly half
+# of the one here, and noise. So it is told to give them back.
+_ENVIRONMENT = {'MALLOC_MMAP_THRESHOLD_': str(2**20)}
 
 # Loads in a process of its own, so that nothing else is in the figure, and
 # prints the peak over the size of what was loaded. What counts is anonymous
@@ -162,6 +166,7 @@ def test_loading_takes_little_more_than_the_model(written, dtype):
   writer, path = written
   found = subprocess.run(
     [sys.executable, '-c', _MEASURE, str(path), dtype],
+    env=os.environ | _ENVIRONMENT,
     check=True,
     capture_output=True,
     text=True,
@@ -169,4 +174,4 @@ def test_loading_takes_little_more_than_the_model(written, dtype):
   )
   ratio = float(found.stdout.splitlines()[-1])
   print(f'{writer}, {dtype}: {ratio:.2f}')
-  assert 0.9 < ratio < 1.3
+  assert 0.9 < ratio < 1.2
