@@ -13,6 +13,7 @@ from speccascade_jax import base
 from speccascade_jax import pair as pairs
 from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax import zoo
+from speccascade_jax.checkpoints import hub
 from speccascade_jax.checkpoints import load as checkpoints
 from speccascade_jax.checkpoints import native
 from speccascade_jax.models import families
@@ -36,7 +37,8 @@ def load_pair(
       verifier that decodes alone.
     verifier: likewise; the two may be of different formats.
     vocabulary: SentencePiece model file or tokenizer.json that both were
-      trained with; by default the one that lies with the checkpoints.
+      trained with, or a folder or checkpoint that has one, on this machine, in
+      a bucket or on the hub; by default the one that lies with the checkpoints.
     dtype: of parameters and activations; by default float32 on a CPU and
       bfloat16 elsewhere.
 
@@ -64,14 +66,9 @@ def load_pair(
   words = _vocabulary(vocabulary, found)
   _check_kinds(found)
   size = min(checkpoint.config.vocab_size for checkpoint in found.values())
-  if size < words.size:
-    sizes = {name: c.config.vocab_size for name, c in found.items()}
-    raise ValueError(
-      f'The vocabulary has {words.size} pieces, but not all models score as '
-      f'many: {sizes}. They do not belong together.'
-    )
+  words = words.cut(size, ' and '.join(found))
   models = {
-    name: _model(checkpoint, size, dtype, words.eos_id)
+    name: _model(checkpoint, size, dtype, words.end_ids)
     for name, checkpoint in found.items()
   }
   of_verifier = found[os.fspath(verifier)]
@@ -82,7 +79,7 @@ def load_pair(
     words,
     f'{_digest(paths, found, vocabulary)}-{dtype}',
     prefixes,
-    bos_first=decoder_only and words.bos_id is not None,
+    vocabularies.Framing.of(words, decoder_only).bos_first,
   )
 
 
@@ -109,29 +106,34 @@ def _vocabulary(
 ) -> vocabularies.Vocabulary:
   """The vocabulary that is given, or that both checkpoints bring along."""
   if path is not None:
-    return vocabularies.Vocabulary(path)
-  own = {name: c.vocabulary for name, c in found.items() if c.vocabulary}
+    return checkpoints.read_vocabulary(path)
+  # The verifier's, which is loaded last, first.
+  own = [(n, c.vocabulary) for n, c in reversed(found.items()) if c.vocabulary]
   if not own:
     raise FileNotFoundError(
       f'No vocabulary in {" or ".join(found)}: give vocabulary=, a '
       'SentencePiece model file or a tokenizer.json.'
     )
   if len(own) == 2:
-    (first, a), (second, b) = own.items()
+    (second, b), (first, a) = own
     vocabularies.check_same(a, b, (first, second))
-  # Of two that agree, the one that goes on for longer.
-  return max(own.values(), key=lambda words: words.size)
+  # Of two that agree, the one that goes on for longer; but a text ends where
+  # the verifier ends it, which may have been tuned to converse.
+  longest = max((words for _, words in own), key=lambda words: words.size)
+  return longest.marked(own[0][1].marks)
 
 
 def _model(
-  checkpoint: checkpoints.Checkpoint, size: int, dtype: str, eos_id: int
+  checkpoint: checkpoints.Checkpoint,
+  size: int,
+  dtype: str,
+  end_ids: tuple[int, ...],
 ) -> pairs.Model:
-  config = dataclasses.replace(checkpoint.config, dtype=dtype)
-  params = checkpoint.params
-  if config.vocab_size != size:
-    config, params = cut_vocabulary(config, params, size)
+  config, params = cut_vocabulary(
+    dataclasses.replace(checkpoint.config, dtype=dtype), checkpoint.params, size
+  )
   return pairs.Model(
-    families.step_model(config, eos_id), jax.device_put(params), config
+    families.step_model(config, end_ids), jax.device_put(params), config
   )
 
 
@@ -141,9 +143,12 @@ def cut_vocabulary(
   """The same model over its first `size` tokens.
 
   Two models score the same tokens only where their embeddings have as many
-  rows. T5X pads them to a multiple of 128, others do not; what is cut off here
-  is such padding, which no vocabulary has a piece for.
+  rows. T5X pads them to a multiple of 128, a Gemma 3 that sees images to
+  262,208, others do not. What is cut off is padding, which no vocabulary has a
+  piece for, or what `Vocabulary.cut` lets go.
   """
+  if size == config.vocab_size:
+    return config, params
   embedder = dict(params['token_embedder'])
   embedder['embedding'] = embedder['embedding'][:size]
   params = {**params, 'token_embedder': embedder}
@@ -157,11 +162,13 @@ def cut_vocabulary(
 def _digest(paths, found, vocabulary) -> str:
   """Of configs, weights and vocabulary as files."""
   formats = {checkpoint.format for checkpoint in found.values()}
-  if vocabulary is not None and formats == {'native'}:
-    files = (native.CONFIG_FILE, native.WEIGHTS_FILE)
-    models = [pathlib.Path(path) / name for path in paths for name in files]
-    return native.digest_files([*models, vocabulary])
+  local = None if vocabulary is None else hub.local(vocabulary)
+  if isinstance(local, pathlib.Path) and formats == {'native'}:
+    names = (native.CONFIG_FILE, native.WEIGHTS_FILE)
+    files = [hub.local(path) / name for path in paths for name in names]
+    if local.is_file():
+      return native.digest_files([*files, local])
   parts = [found[os.fspath(path)].digest for path in paths]
-  if vocabulary is not None:
-    parts.append(checkpoints.digest(pathlib.Path(vocabulary)))
+  if local is not None:
+    parts.append(checkpoints.digest(local))
   return hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]

@@ -15,7 +15,9 @@ _CORE = {
   *('base', 'static', 'scalars', 'distributions', 'acceptance', 'deferral'),
   'verification',
 }
-_MODELS = {'models', 'models.protocol', 'checkpoints', 'vocabulary', 'zoo'}
+_MODELS = {
+  *('models', 'models.protocol', 'checkpoints', 'marks', 'vocabulary', 'zoo'),
+}
 _API = _CORE | _MODELS | {'decoding', 'loops', 'pair', 'loading'}
 
 # Unit (a module or folder of the package) -> the units that it may import
@@ -32,9 +34,14 @@ _MAY_IMPORT = {
   'models.protocol': {'base'},
   'models': {'base', 'distributions', 'models.protocol'},
   'decoding': _CORE | {'models.protocol'},
-  'vocabulary': set(),
+  'marks': set(),
+  'vocabulary': {'marks'},
+  'transformers_tokenizer': {'marks', 'vocabulary'},
   'zoo': set(),
-  'checkpoints': {'base', 'models', 'models.protocol', 'vocabulary'},
+  'checkpoints': {
+    *('base', 'models', 'models.protocol', 'marks', 'vocabulary'),
+    'transformers_tokenizer',
+  },
   'pair': _API,
   'loading': _API,
   # From shapes alone what loading and decoding would take.
@@ -70,8 +77,10 @@ _MAY_USE = {
   'flax': {'models', 'checkpoints', 'training', 'launch', 'inside_t5x'},
   'optax': {'training', 'launch'},
   'orbax': {'training', 'checkpoints', 'launch'},
-  'sentencepiece': {'vocabulary', 'data', 'checkpoints'},
-  'tokenizers': {'vocabulary'},
+  'sentencepiece': {
+    *('vocabulary', 'transformers_tokenizer', 'data', 'checkpoints'),
+  },
+  'tokenizers': {'vocabulary', 'transformers_tokenizer'},
   'safetensors': {'checkpoints'},
   'huggingface_hub': {'checkpoints'},
   'gguf': {'checkpoints'},

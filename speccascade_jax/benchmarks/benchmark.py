@@ -175,9 +175,8 @@ class Benchmark:
     return rows
 
   def _alone(self, model: pairs.Model, width: int):
-    step = dataclasses.replace(model.step, eos_id=1)
     found = call_times.programs(
-      step,
+      model.step,
       model.params,
       (width,),
       calls=self.max_length,

@@ -33,7 +33,6 @@ from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax.models import families
 from speccascade_jax.models import protocol
 
-_NO_TOKEN = -1
 _FIRST = 3  # In front of it lie padding, the end and the unknown token.
 
 
@@ -42,9 +41,9 @@ class _Numbers:
   """A vocabulary in which a text is its token ids."""
 
   size: int
-  eos_id: int = 1
+  eos_id: int | None = 1
   bos_id: int | None = None
-  unk_id: int = 2
+  unk_id: int | None = 2
 
   def encode(self, text: str) -> list[int]:
     return [int(number) for number in text.split()]
@@ -85,7 +84,7 @@ def endless(pair: pairs.Pair) -> pairs.Pair:
   """The same models without an end of sequence, over token ids as texts."""
 
   def without_end(model: pairs.Model) -> pairs.Model:
-    step = dataclasses.replace(model.step, eos_id=_NO_TOKEN)
+    step = dataclasses.replace(model.step, end_ids=())
     return dataclasses.replace(model, step=step)
 
   if pair.drafter is None:

@@ -10,6 +10,7 @@ from typing import Any
 from sentencepiece import sentencepiece_model_pb2
 
 from speccascade_jax import base
+from speccascade_jax import marks
 from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax.checkpoints import errors
 from speccascade_jax.checkpoints import gguf_file
@@ -35,6 +36,9 @@ _GEMMA: dict[str, dict[str, Any]] = {
     'use_qk_norm': True,
   },
 }
+# What may be there and says nothing: a tied embedding once more, and what the
+# first uploads of T5 have, which no version of it reads.
+_IGNORED = {'output.weight', 'dec.blk.0.cross_attn_rel_b.weight'}
 # Depth of the 27B models, which divide by the width of a head of E / H.
 _WIDE = {'gemma2': 46, 'gemma3': 62}
 
@@ -58,12 +62,11 @@ def load(
   file = gguf_file.File(pathlib.Path(path))
   config = config_of(file)
   table = table_of(config)
-  # Tied embeddings are sometimes written twice.
-  copies = {'output.weight'} - set(table)
-  translate.check(file, table, config, copies)
+  ignored = _IGNORED - set(table)
+  translate.check(file, table, config, ignored)
   # First, for it takes the least time to be refused.
   words = vocabulary_of(file)
-  params = translate.load(file, table, config, dtype, copies, place)
+  params = translate.load(file, table, config, dtype, ignored, place)
   return config, params, words
 
 
@@ -285,6 +288,9 @@ def _t5_table(config: t5_config.T5Config) -> translate.Table:
 def vocabulary_of(file: gguf_file.File) -> vocabularies.Vocabulary:
   """The SentencePiece model that the metadata were made from.
 
+  Texts end where llama.cpp ends them: at the end of a sequence, of a turn, or
+  of a message, and at `<end_of_turn>` whatever the metadata say.
+
   Raises:
     CheckpointError: if the metadata hold no such vocabulary.
   """
@@ -300,10 +306,12 @@ def vocabulary_of(file: gguf_file.File) -> vocabularies.Vocabulary:
       'read.'
     )
   try:
-    model = _sentencepiece(metadata, kinds[kind])
-    return vocabularies.Vocabulary(
-      vocabularies.SentencePieces(model.SerializeToString(), file.path)
+    tokens = _Tokens(metadata)
+    model = _sentencepiece(metadata, tokens, kinds[kind])
+    codec = vocabularies.SentencePieces(
+      model.SerializeToString(), str(file.path), tokens.special
     )
+    return vocabularies.Vocabulary(codec, marks.by_name(codec, tokens.ends))
   except errors.CheckpointError:
     raise
   except (ValueError, TypeError, AttributeError) as error:
@@ -313,49 +321,89 @@ def vocabulary_of(file: gguf_file.File) -> vocabularies.Vocabulary:
     ) from error
 
 
-def _sentencepiece(metadata: _Metadata, model_type: int) -> Any:
-  pieces, scores, types = (
-    metadata[key] for key in ('tokens', 'scores', 'token_type')
-  )
-  if not len(pieces) == len(scores) == len(types):
-    raise ValueError(
-      f'{len(pieces)} tokens, {len(scores)} scores and {len(types)} types.'
+_TYPES = sentencepiece_proto.ModelProto.SentencePiece
+
+
+class _Tokens:
+  """The pieces of a file, without what only fills them up.
+
+  Attributes:
+    pieces, scores, types: of each token.
+    ids: what 'unk', 'bos', 'eos' and 'pad' are; -1 where there is none.
+    ends: all tokens that the metadata say end a text.
+    special: tokens that are no text.
+  """
+
+  def __init__(self, metadata: _Metadata):
+    pieces, scores, types = (
+      metadata[key] for key in ('tokens', 'scores', 'token_type')
     )
-  model = sentencepiece_proto.ModelProto()
-  unknown = metadata.get('unknown_token_id', 2)
-  ids = {
-    'unk': unknown,
-    'bos': metadata.get('bos_token_id', -1),
-    'eos': metadata.get('eos_token_id', 1),
-    'pad': metadata.get('padding_token_id', -1),
-  }
-  for name, at in ids.items():
-    # Only the unknown token has to be there.
-    if not (0 if name == 'unk' else -1) <= at < len(pieces):
-      raise ValueError(f'{name} is token {at} of {len(pieces)}.')
-  enum = sentencepiece_proto.ModelProto.SentencePiece
+    if not len(pieces) == len(scores) == len(types):
+      raise ValueError(
+        f'{len(pieces)} tokens, {len(scores)} scores and {len(types)} types.'
+      )
+    # llama.cpp's converter fills up to the rows of the embedding, so that a
+    # Gemma 3 of 4B has 63 more tokens in its file than in its tokenizer.
+    size = len(pieces)
+    while size and types[size - 1] == _TYPES.UNUSED:
+      if pieces[size - 1] != f'[PAD{size - 1}]':
+        break
+      size -= 1
+    self.pieces, self.scores, self.types = (
+      values[:size] for values in (pieces, scores, types)
+    )
+    self.ids = {
+      'unk': metadata.get('unknown_token_id', 2),
+      'bos': metadata.get('bos_token_id', self._named('<bos>')),
+      'eos': metadata.get('eos_token_id', self._named('<eos>', '</s>')),
+      'pad': metadata.get('padding_token_id', -1),
+    }
+    found = {f'a {key}': metadata.get(key) for key in _END_KEYS}
+    ends = {key: at for key, at in found.items() if at is not None}
+    for name, at in (self.ids | ends).items():
+      # Only the unknown token has to be there.
+      if not (0 if name == 'unk' else -1) <= at < size:
+        raise ValueError(f'{name} is token {at} of {size}.')
+    self.ends = tuple(at for at in ends.values() if at >= 0)
+    no_text = (_TYPES.CONTROL, _TYPES.UNUSED)
+    self.special = {i for i, kind in enumerate(self.types) if kind in no_text}
+
+  def _named(self, *names: str) -> int:
+    """Where the metadata do not say which it is."""
+    return next((self.pieces.index(n) for n in names if n in self.pieces), -1)
+
+
+# Of a turn, as of an instruction-tuned Gemma, and of a message.
+_END_KEYS = ('eot_token_id', 'eom_token_id')
+
+
+def _sentencepiece(
+  metadata: _Metadata, tokens: _Tokens, model_type: int
+) -> Any:
+  model, ids = sentencepiece_proto.ModelProto(), tokens.ids
   named = model_type == sentencepiece_proto.TrainerSpec.BPE
-  for i, (piece, score, kind) in enumerate(zip(pieces, scores, types)):
+  of_each = zip(tokens.pieces, tokens.scores, tokens.types)
+  for i, (piece, score, kind) in enumerate(of_each):
     # Runs of spaces are stored as such, others as SentencePiece has them.
     piece = piece.replace(' ', '\u2581')
-    if i == unknown:
+    if i == ids['unk']:
       # Whatever the file says: the library asks for exactly one.
-      kind = enum.UNKNOWN
-    elif kind == enum.UNKNOWN:
-      kind = enum.NORMAL
-    elif kind == enum.CONTROL and named and i not in ids.values():
+      kind = _TYPES.UNKNOWN
+    elif kind == _TYPES.UNKNOWN:
+      kind = _TYPES.NORMAL
+    elif kind == _TYPES.CONTROL and named and i not in ids.values():
       # '<start_of_turn>': Gemma's own tokenizer.model finds it in a text,
       # which it would not as a control token.
-      kind = enum.USER_DEFINED
+      kind = _TYPES.USER_DEFINED
     model.pieces.add(piece=piece, score=score, type=kind)
   trainer = model.trainer_spec
   trainer.model_type = model_type
-  trainer.vocab_size = len(pieces)
-  trainer.byte_fallback = enum.BYTE in types
+  trainer.vocab_size = len(tokens.pieces)
+  trainer.byte_fallback = _TYPES.BYTE in tokens.types
   for name, at in ids.items():
     setattr(trainer, f'{name}_id', at)
     if at >= 0:
-      setattr(trainer, f'{name}_piece', pieces[at])
+      setattr(trainer, f'{name}_piece', tokens.pieces[at])
   normalizer = model.normalizer_spec
   normalizer.name = 'identity'
   normalizer.add_dummy_prefix = bool(metadata.get('add_space_prefix', True))

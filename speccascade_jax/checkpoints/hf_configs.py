@@ -82,7 +82,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 # The published images-and-text models leave more to their class.
 _TEXT_OF = {'gemma3': 'gemma3_text'}
-_GELU = ('gelu_pytorch_tanh', 'gelu_new', 'gelu')
+# The approximation by a tanh, which is what is computed here.
+_GELU = ('gelu_pytorch_tanh', 'gelu_new')
 _LAYERS = {
   'sliding_attention': gemma_config.LOCAL,
   'full_attention': gemma_config.GLOBAL,
@@ -148,9 +149,16 @@ def _t5(content: Mapping[str, Any]) -> t5_config.T5Config:
 
 
 def _gemma(kind: str, content: Mapping[str, Any]) -> gemma_config.GemmaConfig:
-  activation = content.get('hidden_activation') or content.get('hidden_act')
+  activation = content.get('hidden_activation')
+  if activation is None and kind == 'gemma':
+    # The first uploads say 'gelu', which has always been read as the other.
+    legacy = content.get('hidden_act')
+    activation = None if legacy == 'gelu' else legacy
   if activation not in (None, *_GELU):
-    raise ValueError(f'activation {activation!r} is not a GELU.')
+    raise ValueError(
+      f'activation {activation!r:.80} is not computed here, only '
+      f'{" and ".join(_GELU)}.'
+    )
   for field in ('attention_bias', 'use_bidirectional_attention'):
     if content.get(field):
       raise ValueError(f'{field}={content[field]!r} is not known.')
@@ -289,6 +297,8 @@ def _write_t5(config: t5_config.T5Config) -> dict[str, Any]:
     'decoder_start_token_id': 0,
     'pad_token_id': 0,
     'eos_token_id': 1,
+    # transformers makes a cache of as many layers as the encoder has.
+    'use_cache': config.num_decoder_layers <= config.num_encoder_layers,
   }
 
 

@@ -1,22 +1,25 @@
-"""Checkpoints that are named rather than placed, as paths on this machine."""
+"""Where checkpoints lie: on this machine, in a bucket, or under a name."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import importlib
 import os
 import pathlib
 import re
-from typing import TypeAlias
+from typing import Any
 
-from etils import epath
 import huggingface_hub
 from huggingface_hub import errors as hub_errors
 
+from speccascade_jax import marks
 from speccascade_jax.checkpoints import errors
 
-AnyPath: TypeAlias = pathlib.Path | epath.Path
+AnyPath = marks.AnyPath
 
 _SCHEME, _PACKAGE = 'hf://', 'package://'
+# What folders of arrays begin with that are not the model's.
+_OPTIMIZER = ('state.', 'opt_state.')
 _NAME = re.compile(r'([\w.-]+/[\w.-]+)(?:@([\w./-]+))?')
 # Config, weights and vocabulary; not the same weights in other forms.
 _PATTERNS = (
@@ -26,6 +29,7 @@ _PATTERNS = (
   'model.safetensors.index.json',
   'tokenizer.json',
   'tokenizer_config.json',
+  'special_tokens_map.json',
   'tokenizer.model',
   'spiece.model',
 )
@@ -48,8 +52,7 @@ def local(path: str | os.PathLike[str]) -> AnyPath:
   if text.startswith(_PACKAGE):
     return _in_package(text.removeprefix(_PACKAGE))
   if not text.startswith(_SCHEME):
-    # In a bucket, for the formats whose libraries can read there.
-    return epath.Path(text) if '://' in text else pathlib.Path(text)
+    return marks.path_of(text)
   match = _NAME.fullmatch(text.removeprefix(_SCHEME))
   if match is None:
     raise errors.CheckpointError(
@@ -75,6 +78,31 @@ def local(path: str | os.PathLike[str]) -> AnyPath:
     ) from error
   except (hub_errors.HfHubHTTPError, hub_errors.HFValidationError) as error:
     raise errors.CheckpointError(f'{text}: {error}') from error
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+  """Whether it lies in a bucket, where only some libraries can read."""
+  text = os.fspath(path)
+  return '://' in text and not text.startswith((_SCHEME, _PACKAGE))
+
+
+def size_of(file: AnyPath) -> int:
+  """Bytes of a file, on this machine or in a bucket."""
+  found: Any = file.stat()
+  # What `os.stat` and what `etils` call it.
+  return int(found.st_size if hasattr(found, 'st_size') else found.length)
+
+
+def model_files(folder: AnyPath) -> Iterator[AnyPath]:
+  """The files of a folder and of those in it, in no order.
+
+  Without optimizer state where it lies apart, a folder for every array.
+  """
+  for path in folder.iterdir():
+    if not path.is_dir():
+      yield path
+    elif not path.name.startswith(_OPTIMIZER):
+      yield from model_files(path)
 
 
 def _in_package(name: str) -> pathlib.Path:

@@ -20,6 +20,9 @@ import numpy as np
 import safetensors.numpy
 
 from speccascade_jax import base
+from speccascade_jax import marks
+from speccascade_jax import transformers_tokenizer
+from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax.checkpoints import hf_configs
 from speccascade_jax.checkpoints import safetensors_source
 from speccascade_jax.checkpoints import translate
@@ -28,6 +31,11 @@ from speccascade_jax.models.gemma import config as gemma_config
 from speccascade_jax.models.t5 import config as t5_config
 
 CONFIG_FILE = 'config.json'
+# What of the config transformers generates texts by.
+_GENERATION = (
+  *('bos_token_id', 'eos_token_id', 'pad_token_id'),
+  *('decoder_start_token_id', 'use_cache'),
+)
 _EMBEDDING, _HEAD = 'shared.weight', 'lm_head.weight'  # Of a T5.
 
 # Where a text model's tensors lie: alone, and in the two forms of a Gemma 3
@@ -81,17 +89,25 @@ def save(
   config: families.Config,
   params: base.Params,
   dtype: str | None = None,
+  vocabulary: vocabularies.Vocabulary | None = None,
 ) -> None:
   """Writes a folder that `from_pretrained` reads, in place of one there.
+
+  A T5 whose decoder is deeper than its encoder decodes without a cache there:
+  transformers gives it one of as many layers as the encoder has.
 
   Args:
     directory: made if it is not there.
     config: the model's shape.
     params: the plain pytree of arrays under 'params'.
     dtype: to store tensors as; as they are without.
+    vocabulary: for the folder to stand alone: written as a tokenizer of
+      transformers, with what begins and ends a text. Without one a vocabulary
+      in the folder is left alone.
 
   Raises:
     CheckpointError: if `params` are not those of a model of this config.
+    ValueError: if the vocabulary is of a kind that transformers does not have.
   """
   folder = pathlib.Path(directory)
   flat = traverse_util.flatten_dict(params, sep='/')
@@ -106,6 +122,11 @@ def save(
     tensors[name] = np.ascontiguousarray(value)
   stored = str(next(iter(tensors.values())).dtype)
   content |= {'dtype': stored}
+  if vocabulary is not None:
+    content |= {
+      'bos_token_id': vocabulary.bos_id,
+      'eos_token_id': marks.id_or_ids(vocabulary.end_ids),
+    }
   folder.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(dir=folder, prefix='.saving-') as scratch:
     temporary = pathlib.Path(scratch)
@@ -118,6 +139,14 @@ def save(
     weights.chmod((temporary / CONFIG_FILE).stat().st_mode)
     os.replace(weights, folder / weights.name)
     os.replace(temporary / CONFIG_FILE, folder / CONFIG_FILE)
+  if vocabulary is not None:
+    decoder_only = families.family_of(config).decoder_only
+    framing = vocabularies.Framing.of(vocabulary, decoder_only)
+    transformers_tokenizer.save(folder, framing)
+    marks.write_json(
+      folder / marks.GENERATION_CONFIG,
+      {name: content[name] for name in _GENERATION if name in content},
+    )
 
 
 def table_of(

@@ -29,6 +29,8 @@ from speccascade_jax.models import families
 
 # Of each file, how much a digest reads at either end.
 _DIGEST_BYTES = 2**20
+# The formats whose library, tensorstore, reads in buckets.
+_IN_BUCKETS = ('t5x', 'orbax')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +69,7 @@ def load(
   """
   with _files(path):
     local = hub.local(path)
-    name = format_of(local)
+    name = _readable_format(local)
     config, params, words = _LOADERS[name](local, dtype, place)
     return Checkpoint(config, params, name, words, digest(local))
 
@@ -77,10 +79,32 @@ def _files(path: str | os.PathLike[str]) -> Iterator[None]:
   """Whatever else a file may refuse: too long a name, a disk that is gone."""
   try:
     yield
-  except OSError as error:
+  except errors.CheckpointError:
+    raise
+  except Exception as error:
+    # The libraries that read in buckets have errors of their own.
+    if not isinstance(error, OSError) and not hub.is_remote(path):
+      raise
     raise errors.CheckpointError(
       f'{os.fspath(path)} cannot be read: {error}'
     ) from error
+
+
+def _readable_format(path: hub.AnyPath) -> str:
+  """As `format_of`; refuses what is read on this machine only."""
+  name = format_of(path)
+  _check_place(path, name)
+  return name
+
+
+def _check_place(path: hub.AnyPath, name: str) -> None:
+  """Refuses a bucket for a format that is not read there."""
+  if hub.is_remote(path) and name not in _IN_BUCKETS:
+    raise errors.CheckpointError(
+      f'{path} is of the format {name!r}, which is not read in a bucket, only '
+      f'{" and ".join(_IN_BUCKETS)} are: copy it to this machine first '
+      '(gcloud storage cp -r).'
+    )
 
 
 def format_of(path: hub.AnyPath) -> str:
@@ -127,7 +151,7 @@ def config_of(path: str | os.PathLike[str]) -> families.Config:
   """
   with _files(path):
     local = hub.local(path)
-    return _CONFIGS[format_of(local)](local)
+    return _CONFIGS[_readable_format(local)](local)
 
 
 def vocabulary_of(
@@ -145,8 +169,33 @@ def vocabulary_of(
     local = hub.local(path)
     if format_of(local) == 'gguf':
       # The one format whose vocabulary is no file of its own.
+      _check_place(local, 'gguf')
       return gguf_models.read_vocabulary(local)
     return _vocabulary(local)
+
+
+def read_vocabulary(
+  path: str | os.PathLike[str],
+) -> vocabularies.Vocabulary:
+  """A vocabulary that is given by itself.
+
+  Args:
+    path: a SentencePiece model file or a tokenizer.json, or a folder or a GGUF
+      file that has one; where it may lie as in `load`.
+
+  Raises:
+    CheckpointError: if it cannot be had from the hub or a bucket, or is broken
+      in a GGUF file.
+    FileNotFoundError: if there is none on this machine.
+    ValueError: if it is no vocabulary.
+  """
+  reading = _files(path) if hub.is_remote(path) else contextlib.nullcontext()
+  with reading:
+    local = hub.local(path)
+    if local.suffix == '.gguf':
+      _check_place(local, 'gguf')
+      return gguf_models.read_vocabulary(local)
+    return vocabularies.Vocabulary(local)
 
 
 _Loaded = tuple[families.Config, base.Params, vocabularies.Vocabulary | None]
@@ -195,13 +244,13 @@ def digest(path: hub.AnyPath) -> str:
   """What a checkpoint holds, as 16 hexadecimal digits.
 
   Of names, sizes and both ends of its files rather than all of their bytes:
-  the largest have tens of gigabytes.
+  the largest have tens of gigabytes. Optimizer state that has files of its own
+  does not count.
   """
-  files = sorted(_files_in(path)) if path.is_dir() else [path]
+  files = sorted(hub.model_files(path)) if path.is_dir() else [path]
   total = hashlib.sha256()
   for file in files:
-    found = file.stat()  # In a bucket it has no st_size.
-    size = int(getattr(found, 'st_size', 0) or getattr(found, 'length', 0))
+    size = hub.size_of(file)
     name = file.relative_to(path) if path.is_dir() else file.name
     total.update(f'{name} {size}\n'.encode())
     with file.open('rb') as stream:
@@ -209,11 +258,3 @@ def digest(path: hub.AnyPath) -> str:
       stream.seek(max(0, size - _DIGEST_BYTES))
       total.update(stream.read(_DIGEST_BYTES))
   return total.hexdigest()[:16]
-
-
-def _files_in(folder: hub.AnyPath) -> Iterator[hub.AnyPath]:
-  for path in folder.iterdir():
-    if path.is_dir():
-      yield from _files_in(path)
-    else:
-      yield path

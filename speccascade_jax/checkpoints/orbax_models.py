@@ -1,8 +1,12 @@
 """T5 as current T5X writes it, and Gemma as it was published: Orbax folders.
 
-Of Gemma both styles of names are read, nested dictionaries and one of flat
-keys: {'transformer': {'layer_0': {'attn': {'q_einsum': {'w': ...}}}}} and
-{'transformer/layer_0/attn/q_einsum': {'w': ...}}.
+Of Gemma three styles of names are read, see `_checkpoint.py` of
+google-deepmind/gemma: nested dictionaries, flat keys, and flat keys of layers
+that lie in one array, as many arrays as there are kinds of layers by turns::
+
+    {'layer_0': {'attn': {'q_einsum': {'w': ...}}}}
+    {'transformer/layer_0/attn/q_einsum': {'w': ...}}
+    {'transformer/stacked_layers/attention_type_0/attn/q_einsum': {'w': ...}}
 """
 
 from __future__ import annotations
@@ -22,14 +26,18 @@ from speccascade_jax.checkpoints import hub
 from speccascade_jax.checkpoints import t5x
 from speccascade_jax.checkpoints import tensorstore_source
 from speccascade_jax.checkpoints import translate
+from speccascade_jax.models import config_checks
 from speccascade_jax.models import families
 from speccascade_jax.models.gemma import config as gemma_config
 
 _METADATA = '_METADATA'
 # What a step's folder may call the part with the parameters.
 _ITEMS = ('state', 'default', 'items', 'params')
-# Of a Gemma 3 that also sees images.
-_IMAGES = re.compile(r'vision_encoder/|embedder/mm_|siglip')
+# Of a Gemma 3 that also sees images, nested and flat.
+_IMAGES = re.compile(r'vision_encoder/|SigLiPFromPatches_0/|embedder/mm_')
+# What flat keys may begin with, the last behind reinforcement learning.
+_ROOTS = ('transformer', 'params', 'rlx_networks', 'policy_network')
+_STACKED = re.compile(r'stacked_layers/attention_type_(\d{1,4})/(.*)')
 
 
 def item(folder: hub.AnyPath) -> hub.AnyPath | None:
@@ -52,9 +60,12 @@ def load(
   """
   source = _source(directory)
   if _is_gemma(source):
-    config = gemma_config_of(source)
-    table = gemma_table(config, source.shapes)
+    layers = _Layers(source)
+    config = gemma_config_of(layers)
+    table = gemma_table(config, layers.shapes)
     images = [name for name in source.shapes if _IMAGES.match(name)]
+    translate.check(layers, table, config, images)
+    table = layers.joined(table)
     return config, translate.load(source, table, config, dtype, images, place)
   return t5x.read(source, dtype, place)
 
@@ -63,7 +74,7 @@ def read_config(directory: hub.AnyPath) -> families.Config:
   """The model's shape, without its weights; errors as in `load`."""
   source = _source(directory)
   if _is_gemma(source):
-    return gemma_config_of(source)
+    return gemma_config_of(_Layers(source))
   return t5x.config_of(source)
 
 
@@ -72,6 +83,67 @@ def _source(directory: hub.AnyPath) -> tensorstore_source.Arrays:
   if folder is None:
     raise errors.CheckpointError(f'{directory} is no Orbax checkpoint.')
   return open_folder(folder)
+
+
+class _Layers:
+  """What a Gemma's tensors would be if no layers lay in one array.
+
+  Attributes:
+    path: for messages.
+    shapes: of all tensors, by name: 'layer_7/attn/q_einsum'.
+    dtypes: likewise.
+  """
+
+  def __init__(self, source: translate.Index):
+    """Names and counts the layers.
+
+    Raises:
+      CheckpointError: if there are too many, or one is there twice.
+    """
+    self.path = source.path
+    self.shapes, self.dtypes = dict(source.shapes), dict(source.dtypes)
+    # Of a layer's tensor: the array that it lies in, and where.
+    self._places: dict[str, tuple[str, int]] = {}
+    stacked = {
+      name: match
+      for name in source.shapes
+      if (match := _STACKED.fullmatch(name)) is not None
+    }
+    turns = 1 + max((int(match[1]) for match in stacked.values()), default=-1)
+    for name, match in stacked.items():
+      shape, dtype = self.shapes.pop(name), self.dtypes.pop(name)
+      count = (shape or (0,))[0]
+      if count * turns > config_checks.MOST_LAYERS:
+        # Refused here, lest the names of them all take memory.
+        raise errors.CheckpointError(
+          f'{self.path}: {name} is {shape}, of more than '
+          f'{config_checks.MOST_LAYERS} layers.'
+        )
+      for n in range(count):
+        apart = f'layer_{n * turns + int(match[1])}/{match[2]}'
+        if apart in self.shapes:
+          raise errors.CheckpointError(
+            f'{self.path} has {apart} twice: in {name} and beside it.'
+          )
+        self._places[apart] = (name, n)
+        self.shapes[apart], self.dtypes[apart] = shape[1:], dtype
+
+  def joined(self, table: translate.Table) -> translate.Table:
+    """The same for the arrays that are there, each read once for all layers."""
+    found: dict[str, tuple[translate.Part, ...]] = {}
+    for name, parts in table.items():
+      if name in self._places:
+        name, n = self._places[name]
+        parts = tuple(
+          translate.Part(part.target, _of_layer(part.convert, n))
+          for part in parts
+        )
+      found[name] = (*found.get(name, ()), *parts)
+    return found
+
+
+def _of_layer(convert: Callable[[Any], Any], n: int) -> Callable[[Any], Any]:
+  return lambda x: convert(x[n])
 
 
 def _is_gemma(source: translate.Source) -> bool:
@@ -131,14 +203,14 @@ def _common_name(keys: tuple[str, ...]) -> str | None:
     return '/'.join(parts[1:])
   if parts[0] in ('state', 'step', 'flax_mutables', 'opt_state'):
     return None
-  if parts[0] in ('transformer', 'params'):
+  while parts[0] in _ROOTS and len(parts) > 1:
     parts = parts[1:]
   if parts[-1] == 'w':
     parts = parts[:-1]
   return '/'.join(parts)
 
 
-def gemma_config_of(source: translate.Source) -> gemma_config.GemmaConfig:
+def gemma_config_of(source: translate.Index) -> gemma_config.GemmaConfig:
   """The shape of the Gemma that has these tensors.
 
   Shapes tell its generation and its sizes; windows, soft-caps and scales are

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import json
 import pathlib
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import safetensors
 
 from speccascade_jax.checkpoints import errors
+from speccascade_jax.checkpoints import hub
 
 WEIGHTS_FILE = 'model.safetensors'
 INDEX_FILE = 'model.safetensors.index.json'
@@ -26,7 +27,7 @@ _DTYPES = {
 }
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
+def read_json(path: hub.AnyPath) -> dict[str, Any]:
   """An object in a JSON file.
 
   Raises:
@@ -34,12 +35,13 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   """
   if not path.is_file():
     raise errors.CheckpointError(f'{path} is missing.')
-  if path.stat().st_size > _LONGEST_JSON:
+  size = hub.size_of(path)
+  if size > _LONGEST_JSON:
     raise errors.CheckpointError(
-      f'{path} has {path.stat().st_size} bytes, too many for what it should be.'
+      f'{path} has {size} bytes, too many for what it should be.'
     )
   try:
-    content = json.loads(path.read_text(encoding='utf-8'))
+    content = json.loads(path.read_bytes())
   except (ValueError, RecursionError) as error:
     raise errors.CheckpointError(f'{path} is not valid JSON: {error}') from None
   if not isinstance(content, dict):
@@ -61,7 +63,24 @@ def _is_beside(name: Any) -> bool:
 class Files:
   """A `translate.Source` over one or more safetensors files."""
 
-  def __init__(self, path: pathlib.Path, files: Sequence[pathlib.Path]):
+  def __init__(
+    self,
+    path: pathlib.Path,
+    files: Sequence[pathlib.Path],
+    where: Mapping[str, str] | None = None,
+  ):
+    """Reads the headers.
+
+    Args:
+      path: for messages.
+      files: each of them.
+      where: for every tensor the name of its file; what other files hold under
+        that name is not read. Without, a tensor may lie in one file only.
+
+    Raises:
+      CheckpointError: if a file is missing or broken, or a tensor is not where
+        it has to be.
+    """
     self.path = str(path)
     self._of: dict[str, Any] = {}
     self.shapes: dict[str, tuple[int, ...]] = {}
@@ -69,10 +88,23 @@ class Files:
     for file in files:
       handle = self._open(file)
       for name in handle.keys():  # noqa: SIM118  It is no mapping.
+        if where is not None and where.get(name, file.name) != file.name:
+          continue
+        if name in self._of:
+          raise errors.CheckpointError(
+            f'{file} holds {name}, which another file of {path} holds as well, '
+            'and the index does not say which of them counts.'
+          )
         self._of[name] = handle
         tensor = handle.get_slice(name)
         self.shapes[name] = tuple(tensor.get_shape())
         self.dtypes[name] = _DTYPES.get(tensor.get_dtype(), tensor.get_dtype())
+    lacking = sorted(set(where or ()) - set(self.shapes))
+    if where is not None and lacking:
+      raise errors.CheckpointError(
+        f'The index of {path} promises {errors.first(lacking)}, but '
+        f'{where[lacking[0]]} does not hold it.'
+      )
 
   def _open(self, file: pathlib.Path):
     if not file.is_file():
@@ -128,10 +160,4 @@ def open_folder(folder: pathlib.Path) -> Files:
         f'{index} names {name!r}, which is no safetensors file beside it.'
       )
   files = [folder / name for name in sorted(set(where.values()))]
-  source = Files(folder, files)
-  lacking = sorted(set(where) - set(source.shapes))
-  if lacking:
-    raise errors.CheckpointError(
-      f'{index} promises {errors.first(lacking)}, but the files do not hold it.'
-    )
-  return source
+  return Files(folder, files, where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import math
 import os
 import re
 from typing import Any
@@ -12,6 +13,13 @@ import numpy as np
 import tensorstore as ts
 
 from speccascade_jax.checkpoints import errors
+from speccascade_jax.checkpoints import hub
+
+# What arrays may claim to hold: as much as this whatever lies there, and then
+# so many times the bytes of the files. Weights compress to half of what they
+# were; zeros to a thousandth, or to no chunk at all.
+_ALWAYS_BYTES = 64 * 2**20
+_BYTES_PER_BYTE = 32
 
 _GCS = re.compile(r'gs://([^/]+)/(.*)', re.DOTALL)
 
@@ -48,7 +56,8 @@ class Arrays:
         there is a fill value.
 
     Raises:
-      CheckpointError: if an array is missing or broken.
+      CheckpointError: if an array is missing or broken, or if they claim to be
+        so large that the files cannot hold them.
     """
     self.path = os.fspath(path)
     self._inline = dict(inline or {})
@@ -62,6 +71,7 @@ class Arrays:
         },
         filled=True,
       )
+    self._check_sizes(path)
     arrays = {**self._stores, **self._inline}
     self.shapes = {
       name: tuple(int(n) for n in array.shape) for name, array in arrays.items()
@@ -88,6 +98,28 @@ class Arrays:
         ) from error
     return stores
 
+  def _check_sizes(self, folder: epath.Path) -> None:
+    """Refuses shapes that are not those of what lies there.
+
+    Before anything is read: a chunk that is missing can stand for any number
+    of zeros, and tensorstore ends the process if it gets no memory for them.
+    """
+    claims = {name: _bytes_of(array) for name, array in self._stores.items()}
+    claimed, stored = sum(claims.values()), 0
+    if claimed <= _ALWAYS_BYTES:
+      return
+    for file in hub.model_files(folder):
+      stored += hub.size_of(file)
+      if claimed <= _ALWAYS_BYTES + stored * _BYTES_PER_BYTE:
+        return
+    largest = max(claims, key=lambda name: claims[name])
+    raise errors.CheckpointError(
+      f'{self.path}: its files have {stored} bytes, too few for arrays that '
+      f'claim to hold {claimed}; the largest is {largest} of shape '
+      f'{tuple(self._stores[largest].shape)}. Has all of the checkpoint been '
+      'copied?'
+    )
+
   def read(
     self, name: str, first: int = 0, end: int | None = None
   ) -> np.ndarray:
@@ -105,6 +137,13 @@ class Arrays:
     if name in self._inline:
       return 1
     return int((self._stores[name].chunk_layout.read_chunk.shape or [1])[0])
+
+
+def _bytes_of(array: Any) -> int:
+  """What it takes to have an array, or one of its chunks, in memory."""
+  chunk = array.chunk_layout.read_chunk.shape or ()
+  each = array.dtype.numpy_dtype.itemsize
+  return each * max(math.prod(array.shape), math.prod(chunk))
 
 
 def _short(error: Exception) -> str:

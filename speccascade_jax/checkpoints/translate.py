@@ -43,8 +43,8 @@ _WEIGHTS = ('float16', 'bfloat16', 'float32', 'float64')
 Place = Callable[[str, np.ndarray], base.Array]
 
 
-class Source(Protocol):
-  """The tensors of a checkpoint.
+class Index(Protocol):
+  """Which tensors a checkpoint has.
 
   Attributes:
     path: for messages.
@@ -61,6 +61,10 @@ class Source(Protocol):
 
   @property
   def dtypes(self) -> Mapping[str, str]: ...
+
+
+class Source(Index, Protocol):
+  """The tensors of a checkpoint, to be read."""
 
   def read(
     self, name: str, first: int = 0, end: int | None = None
@@ -170,7 +174,7 @@ def load(
 
 
 def check(
-  source: Source,
+  source: Index,
   table: Table,
   config: families.Config,
   ignored: Iterable[str] = (),
@@ -251,7 +255,7 @@ def check_params(
     )
 
 
-def shape_of(source: Source, what: str, *names: str, rank: int):
+def shape_of(source: Index, what: str, *names: str, rank: int):
   """Of the first of some tensors that is there: what tells a model's sizes.
 
   Args:
@@ -323,6 +327,8 @@ def _read(
   dtype: str | None,
 ) -> Iterator[tuple[str, np.ndarray]]:
   """What a tensor becomes, target by target; it is read once for all."""
+  if not parts:
+    return
   if any(part.axis is None for part in parts):
     whole = read(source, name)
     for part in parts:
@@ -333,11 +339,11 @@ def _read(
     return
   shape = source.shapes[name]
   # Whole chunks, lest each be decoded once for every part of it.
-  together = source.stored_together(name) if parts else 1
+  together = source.stored_together(name)
   row_bytes = 4 * math.prod(shape[1:])
   step = max(1, _PART_BYTES // row_bytes // together) * together
   outs: dict[str, np.ndarray] = {}
-  for first in range(0, shape[0] if parts else 0, step):
+  for first in range(0, shape[0], step):
     with _reading(source, name):
       rows = source.read(name, first, min(first + step, shape[0]))
       for part in parts:

@@ -128,7 +128,7 @@ def run(
     state = text_state.commit(
       state,
       block,
-      model.eos_id,
+      model.end_ids,
       stops,
       drafter_steps=int(drafting),
       verifier_calls=int(not drafting),

@@ -46,7 +46,7 @@ def programs(
     'start', which begins a text, and 'K' for every K of `widths`.
   """
   # Any tokens do: the cost of a call does not depend on what they are.
-  inputs = jnp.full((1, input_length), model.eos_id + 1, jnp.int32)
+  inputs = jnp.full((1, input_length), 2, jnp.int32)
   room = (max_length + max(widths), max(widths))
   begun = jax.jit(model.start, static_argnums=(2, 3))(params, inputs, *room)
   found: dict[str, Callable[[], base.Array]] = {

@@ -39,7 +39,7 @@ def check_pair(
   drafter: protocol.StepModel, verifier: protocol.StepModel
 ) -> None:
   """Both models must speak the same tokens."""
-  for name in ('vocab_size', 'eos_id'):
+  for name in ('vocab_size', 'end_ids'):
     ours, theirs = getattr(drafter, name), getattr(verifier, name)
     if ours != theirs:
       raise ValueError(

@@ -278,7 +278,7 @@ def _decode(
     state = text_state.commit(
       state,
       block,
-      verifier.eos_id,
+      verifier.end_ids,
       stops,
       drafter_steps=draft.count + 1,
       verifier_calls=1,

@@ -7,6 +7,7 @@ limit, so a block that runs over any is cut in the same way in every loop.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 
 import jax.numpy as jnp
@@ -73,7 +74,7 @@ def init(start: protocol.Start, max_length: int, trace: bool) -> TextState:
 def commit(
   state: TextState,
   block: Block,
-  eos_id: int,
+  end_ids: Sequence[int],
   stops: stopping.StopTable | None = None,
   *,
   drafter_steps: int | base.Array = 0,
@@ -95,7 +96,7 @@ def commit(
   Args:
     state: the text before.
     block: candidates, shapes `[B, K]`.
-    eos_id: ends a row; the EOS itself is kept in the text.
+    end_ids: end a row; the EOS itself is kept in the text.
     stops: likewise, what else does: the token that completes a stop sequence
       is kept, and all that it brings along.
     drafter_steps: what an unfinished row paid for this block, `[B]` where
@@ -108,7 +109,9 @@ def commit(
   limit = state.tokens.shape[1]
   active = ~state.finished
   position = jnp.arange(k)
-  ends = block.tokens == eos_id
+  ends = jnp.zeros(block.tokens.shape, bool)
+  for end_id in end_ids:
+    ends |= block.tokens == end_id
   if stops is not None:
     matched = stopping.follow(stops, state.matched, block.tokens)
     ends |= stopping.found(stops, matched)

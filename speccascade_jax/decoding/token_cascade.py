@@ -214,7 +214,7 @@ def _decode(
     state = text_state.commit(
       state,
       _block(choice, q_logits, trace),
-      verifier.eos_id,
+      verifier.end_ids,
       stops,
       drafter_steps=1,
       verifier_calls=choice.called,

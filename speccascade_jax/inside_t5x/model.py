@@ -209,7 +209,7 @@ class SpeculativeCascade(models.EncoderDecoderModel):
       cut, arrays[role] = loading.cut_vocabulary(
         config, core.unfreeze(params[role]), self._vocab_size
       )
-      steps[role] = families.step_model(cut, 1 if eos_id is None else eos_id)
+      steps[role] = families.step_model(cut, (1 if eos_id is None else eos_id,))
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
       _typed(jax.random.key(0) if rng is None else rng),
       jnp.arange(inputs.shape[0]),

@@ -10,6 +10,7 @@ import os
 import jax
 
 from speccascade_jax import base
+from speccascade_jax import loading
 from speccascade_jax.checkpoints import hub
 from speccascade_jax.checkpoints import load as checkpoints
 from speccascade_jax.checkpoints import native
@@ -59,7 +60,8 @@ class Start:
         'is left to train.'
       )
     if initial is not None:
-      _check_same_shape(initial, checkpoints.config_of(initial), model)
+      config = _cut(initial, checkpoints.config_of(initial), model)
+      _check_same_shape(initial, config, model)
     if teacher is None and from_teacher:
       raise ValueError(
         f'train.from_teacher is {dict(from_teacher)!r}, but there is no '
@@ -67,8 +69,8 @@ class Start:
       )
     self._copied: dict[str, str] = {}
     if teacher is not None:
-      config = checkpoints.config_of(teacher)
-      _check_same_tokens(teacher, config, model)
+      config = _cut(teacher, checkpoints.config_of(teacher), model)
+      _check_same_kind(teacher, config, model)
       self._copied = parts.copies(
         from_teacher or {}, shapes, translate.shapes(config)
       )
@@ -78,12 +80,16 @@ class Start:
     if self._teacher is None:
       return None
     found = checkpoints.load(self._teacher, dtype='float32')
-    config = dataclasses.replace(found.config, dtype=self._model.dtype)
+    config, params = loading.cut_vocabulary(
+      dataclasses.replace(found.config, dtype=self._model.dtype),
+      found.params,
+      self._model.vocab_size,
+    )
     digest = found.digest
     if found.format == 'native':
       # Of every byte, and what older runs have recorded.
       digest = native.digest(os.fspath(hub.local(self._teacher)))
-    return Teacher(config, found.params, digest)
+    return Teacher(config, params, digest)
 
   def load(
     self, seed: int, teacher: Teacher | None
@@ -99,7 +105,10 @@ class Start:
       key = jax.random.key(seed)
       params = parts.init_except(self._model, key, self._copied)
     else:
-      params = checkpoints.load(self._initial, dtype='float32').params
+      found = checkpoints.load(self._initial, dtype='float32')
+      _, params = loading.cut_vocabulary(
+        found.config, found.params, self._model.vocab_size
+      )
     if teacher is not None:
       params = parts.borrow(params, self._copied, teacher.params)
     return parts.split(params, self._frozen)
@@ -135,14 +144,27 @@ def _check_same_shape(
     )
 
 
-def _check_same_tokens(
+def _cut(
+  path: str, config: families.Config, model: families.Config
+) -> families.Config:
+  """A checkpoint's shape without the rows that the model does not have.
+
+  `training_inputs.framing` refuses to lose any that a text needs: they are
+  padding, as in a Gemma 3 of 4B (262,208 rows) beside one of 270M (262,144).
+  """
+  if config.vocab_size < model.vocab_size:
+    raise ValueError(
+      f'{path} scores {config.vocab_size} tokens, the model that this run '
+      f'trains {model.vocab_size}; they need one vocabulary. It can have fewer '
+      f'rows than the checkpoint, not more: set vocab_size to '
+      f'{config.vocab_size}.'
+    )
+  return dataclasses.replace(config, vocab_size=model.vocab_size)
+
+
+def _check_same_kind(
   path: str, config: families.Config, model: families.Config
 ) -> None:
-  if config.vocab_size != model.vocab_size:
-    raise ValueError(
-      f'The teacher in {path} scores {config.vocab_size} tokens, the student '
-      f'{model.vocab_size}; they need one vocabulary.'
-    )
   kinds = [families.family_of(c) for c in (config, model)]
   if kinds[0].decoder_only != kinds[1].decoder_only:
     names = [families.name_of(c) for c in (config, model)]

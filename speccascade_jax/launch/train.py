@@ -66,7 +66,9 @@ def train(
   training_inputs.check_data(task)
   framing = training_inputs.framing(model, vocabulary, initial, teacher)
   if framing is None:
-    training_inputs.task_framing(task)  # Which may not be to be had.
+    # Which may not be to be had.
+    words = training_inputs.task_framing(task).vocabulary
+    words.cut(model.vocab_size, task)
   data = training_inputs.Data(
     task, lengths, batch_tokens, loop.microbatches, seed, framing
   )

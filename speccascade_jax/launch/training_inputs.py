@@ -13,8 +13,6 @@ import numpy as np
 from speccascade_jax import base
 from speccascade_jax import pair as pairs
 from speccascade_jax import vocabulary as vocabularies
-from speccascade_jax.checkpoints import gguf_models
-from speccascade_jax.checkpoints import hub
 from speccascade_jax.checkpoints import load as checkpoints
 from speccascade_jax.evaluation import evaluator
 from speccascade_jax.launch import initial_params
@@ -100,7 +98,7 @@ class Data:
     length = self.lengths['targets']
     words = (self.framing or task_framing(self.task)).vocabulary
     targets = distillation.generate_targets(
-      families.step_model(teacher.config, words.eos_id),
+      families.step_model(teacher.config, words.end_ids),
       teacher.params,
       sources,
       pathlib.Path(run_dir) / 'generated.jsonl',
@@ -180,11 +178,12 @@ def framing(
 
   Raises:
     FileNotFoundError, CheckpointError: if there is no such vocabulary.
-    ValueError: if two of them differ, or the model scores fewer tokens.
+    ValueError: if two of them differ, or the model scores fewer tokens and
+      what it lacks is more than padding.
   """
   found: dict[str, vocabularies.Vocabulary] = {}
   if vocabulary is not None:
-    found[vocabulary] = _read_vocabulary(vocabulary)
+    found[vocabulary] = checkpoints.read_vocabulary(vocabulary)
   for path in checkpoint_paths:
     if path is not None and path not in found:
       own = checkpoints.vocabulary_of(path)
@@ -195,21 +194,12 @@ def framing(
   (first, words), *others = found.items()
   for name, other in others:
     vocabularies.check_same(words, other, (first, name))
-  if words.size > model.vocab_size:
-    raise ValueError(
-      f'The vocabulary of {first} has {words.size} pieces, but the model '
-      f'scores {model.vocab_size}: it must score each of them.'
-    )
-  decoder_only = families.family_of(model).decoder_only
-  # As `loading` has it for decoding.
-  return vocabularies.Framing(words, decoder_only and words.bos_id is not None)
-
-
-def _read_vocabulary(path: str) -> vocabularies.Vocabulary:
-  local = hub.local(path)
-  if local.suffix == '.gguf':
-    return gguf_models.read_vocabulary(local)
-  return vocabularies.Vocabulary(local)
+  for name, other in others:
+    # What the student does not score, its teacher is not to be asked for.
+    other.cut(model.vocab_size, name)
+  return vocabularies.Framing.of(
+    words.cut(model.vocab_size, first), families.family_of(model).decoder_only
+  )
 
 
 def task_framing(task: str) -> vocabularies.Framing:
@@ -277,7 +267,7 @@ def scorer(
     )
   framed = framed or task_framing(task)
   words = framed.vocabulary
-  step = families.step_model(model, words.eos_id)
+  step = families.step_model(model, words.end_ids)
 
   def score(params: base.Params) -> dict[str, float]:
     decoder = pairs.Model(step, parts.merge(params, kept), model)

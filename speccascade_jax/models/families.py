@@ -32,13 +32,13 @@ class Family:
     config: the class of its shapes.
     network: the Flax module of a shape; called with inputs `[B, S]` and
       targets `[B, T]` that are shifted right, it gives logits `[B, T, V]`.
-    step_model: `(config, eos_id) -> StepModel`.
+    step_model: `(config, end_ids) -> StepModel`.
     decoder_only: whether inputs are the beginning of the text.
   """
 
   config: type
   network: Callable[[Any], nn.Module]
-  step_model: Callable[[Any, int], protocol.StepModel]
+  step_model: Callable[[Any, tuple[int, ...]], protocol.StepModel]
   decoder_only: bool
 
 
@@ -77,9 +77,11 @@ def family_of(config: Config) -> Family:
   return FAMILIES[name_of(config)]
 
 
-def step_model(config: Config, eos_id: int = 1) -> protocol.StepModel:
-  """The pure functions of a model of this shape."""
-  return family_of(config).step_model(config, eos_id)
+def step_model(
+  config: Config, end_ids: tuple[int, ...] = (1,)
+) -> protocol.StepModel:
+  """The pure functions of a model of this shape; `end_ids` end a row."""
+  return family_of(config).step_model(config, end_ids)
 
 
 def init(config: Config, key: base.Array) -> base.Params:

@@ -50,7 +50,8 @@ class StepModel:
       is the prediction behind `tokens[:, i]`, given the slots before it.
       Writes past the last slot are dropped.
     vocab_size: V.
-    eos_id: the token that ends a row.
+    end_ids: the tokens that end a row, the EOS first; none for a row without
+      end.
   """
 
   start: Callable[..., Start]
@@ -59,4 +60,4 @@ class StepModel:
     tuple[base.Array, base.Cache],
   ]
   vocab_size: int
-  eos_id: int = 1
+  end_ids: tuple[int, ...] = (1,)

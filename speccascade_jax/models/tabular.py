@@ -77,7 +77,7 @@ def next_probs(
 
 
 def step_model(
-  vocab_size: int, decoder_only: bool = False, eos_id: int = 1
+  vocab_size: int, decoder_only: bool = False, end_ids: tuple[int, ...] = (1,)
 ) -> protocol.StepModel:
   """A tabular model over V tokens in one of the two styles.
 
@@ -86,15 +86,15 @@ def step_model(
   for a prompt, which becomes the history; a row of nothing but padding counts
   as a prompt of the single token 0.
   """
-  return _step_model(vocab_size, decoder_only, eos_id)
+  return _step_model(vocab_size, decoder_only, end_ids)
 
 
 # Cached, so that equal arguments give the same functions and a jitted loop that
 # takes them as static arguments is compiled once. Apart from `step_model`,
-# because a cache takes `f(5)` and `f(5, eos_id=1)` for different calls.
+# because a cache takes `f(5)` and `f(5, end_ids=(1,))` for different calls.
 @functools.cache
 def _step_model(
-  vocab_size: int, decoder_only: bool, eos_id: int
+  vocab_size: int, decoder_only: bool, end_ids: tuple[int, ...]
 ) -> protocol.StepModel:
   def start(
     params: base.Params, inputs: base.Array, max_length: int, widest: int = 1
@@ -139,4 +139,4 @@ def _step_model(
     logits = jnp.broadcast_to(logits, (*tokens.shape, vocab_size))
     return logits.astype(jnp.float32), TabularCache(written, cache.condition)
 
-  return protocol.StepModel(start, extend, vocab_size, eos_id)
+  return protocol.StepModel(start, extend, vocab_size, end_ids)

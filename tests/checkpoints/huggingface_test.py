@@ -73,6 +73,10 @@ def test_what_is_written_has_the_same_tensors_and_shape(name, tmp_path):
   )
   # Two generations of the library say differently what is tied and scaled.
   differing = {'dropout_rate', 'rope_parameters', 'tie_word_embeddings'}
+  # What transformers cannot do for a decoder that is deeper than its encoder.
+  deep = ours.get('num_decoder_layers', 0) > ours.get('num_layers', 0)
+  assert ours.get('use_cache', True) is not deep
+  differing.add('use_cache')
   for key in ours.keys() & theirs.keys() - differing:
     assert theirs[key] == ours[key], key
   assert huggingface.load(tmp_path)[0] == config
@@ -143,6 +147,12 @@ def test_a_published_gemma_2_is_read():
   assert config.sliding_window == 4096 and config.use_post_norms
 
 
+def test_what_the_first_gemma_calls_gelu_is_the_approximation():
+  content = {'model_type': 'gemma', 'hidden_activation': None}
+  named = {'model_type': 'gemma', 'hidden_act': 'gelu_pytorch_tanh'}
+  assert _read({**content, 'hidden_act': 'gelu'}) == _read(named)
+
+
 def test_a_published_gemma_3_that_sees_images_is_read():
   config = _read(_GEMMA_3_4B)
   assert config.attention_pattern == ('local',) * 5 + ('global',)
@@ -161,10 +171,11 @@ def test_a_published_gemma_3_that_sees_images_is_read():
       {'model_type': 't5', 'feed_forward_proj': 'gated-silu'},
       "'gated-silu' is not known",
     ),
-    (
-      {**_GEMMA_2_2B, 'hidden_activation': 'silu'},
-      "'silu' is not a GELU",
-    ),
+    ({**_GEMMA_2_2B, 'hidden_activation': 'silu'}, "'silu' is not computed"),
+    # By the error function, and not by a tanh.
+    ({**_GEMMA_2_2B, 'hidden_activation': 'gelu'}, "'gelu' is not computed"),
+    ({'model_type': 'gemma', 'hidden_activation': 'gelu'}, "'gelu' is not"),
+    ({'model_type': 'gemma', 'hidden_act': 'relu'}, "'relu' is not computed"),
     ({**_GEMMA_2_2B, 'attention_bias': True}, 'attention_bias=True'),
     ({**_GEMMA_2_2B, 'head_dim': 0}, 'head_dim must be a positive integer'),
     ({**_GEMMA_2_2B, 'layer_types': ['ring'] * 26}, "layer_types .*'ring'"),
@@ -253,7 +264,18 @@ def _change_index(folder, change):
   path.write_text(json.dumps(content))
 
 
+def _twice(folder, change):
+  """Zeros in the place of the embedding, in the shard that is read last."""
+  _change_index(folder, change)
+  load_file = safetensors_source.safetensors.numpy.load_file
+  tensors = load_file(folder / _OTHER)
+  embedding = load_file(folder / _SHARD)['shared.weight']
+  tensors['shared.weight'] = np.zeros_like(embedding)
+  safetensors_source.safetensors.numpy.save_file(tensors, folder / _OTHER)
+
+
 _SHARD = 'model-00001-of-00002.safetensors'
+_OTHER = 'model-00002-of-00002.safetensors'
 _BREAKS = {
   'no weights': (
     lambda f: [p.unlink() for p in f.glob('model*')],
@@ -278,11 +300,29 @@ _BREAKS = {
     lambda f: (f / safetensors_source.INDEX_FILE).write_text('{}'),
     'has no weight_map',
   ),
+  'elsewhere': (
+    lambda f: _change_index(f, lambda m: m.update({'shared.weight': _OTHER})),
+    f'promises shared.weight, but {_OTHER} does not hold it',
+  ),
+  'twice': (
+    lambda f: _twice(f, lambda m: m.pop('shared.weight')),
+    'shared.weight, which another file .* the index does not say which',
+  ),
   'promised': (
     lambda f: _change_index(f, lambda m: m.update({'more.weight': _SHARD})),
     'promises more.weight',
   ),
 }
+
+
+def test_of_two_shards_with_a_tensor_the_one_that_the_index_names_is_read(
+  tmp_path,
+):
+  """The other's is what a run left that wrote other shards."""
+  folder = shutil.copytree(GOLDENS / 'hf_t5_v1_1', tmp_path / 'model')
+  _twice(folder, lambda where: None)
+  config, params = huggingface.load(folder, dtype='float32')
+  assert_computes_as_expected(config, params, folder)
 
 
 @pytest.mark.parametrize('name', _BREAKS)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import json
+import os
 import shutil
+import subprocess
+import sys
 
-import jax
 import numpy as np
 import pytest
 import tokenizers
@@ -19,9 +20,9 @@ from speccascade_jax.checkpoints import errors
 from speccascade_jax.checkpoints import huggingface
 from speccascade_jax.checkpoints import load
 from speccascade_jax.checkpoints import native
-from speccascade_jax.checkpoints import translate
 from tests.checkpoints import gguf_models_test
 from tests.checkpoints import huggingface_test
+from tests.checkpoints import t5x_test
 
 GOLDENS = huggingface_test.GOLDENS
 _SPIECE = zoo.paths('debian')[2]
@@ -305,25 +306,53 @@ def test_absurd_depths_are_refused_before_they_are_traced(tmp_path):
     load.load(folder)
 
 
-@pytest.mark.parametrize('kind', ['native', 'huggingface'])
-def test_a_sharded_layout_is_loaded_in_place(kind, tmp_path):
-  mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ('model',))
-  spec = jax.sharding.PartitionSpec(None, 'model')
-  placed: list[str] = []
-  path = _WRITERS[kind](tmp_path / 'gemma', 'hf_gemma_1')
-  config = load.config_of(path)
-  gc.collect()
-  before = len(jax.live_arrays())
+# Loads over two devices and prints what lies where.
+_SHARDED = """
+import sys
+import jax
+from speccascade_jax.checkpoints import load
+
+mesh = jax.make_mesh((2,), ('model',))
+columns = jax.sharding.PartitionSpec(None, 'model')
+rows = jax.sharding.PartitionSpec('model')
+
+for path in sys.argv[1:]:
+  before, placed = len(jax.live_arrays()), []
 
   def place(name, value):
     # Nothing but what was placed is on a device.
-    assert len(jax.live_arrays()) <= before + len(placed)
+    assert len(jax.live_arrays()) == before + len(placed)
     placed.append(name)
-    if value.ndim < 2:
-      return jax.device_put(value)
+    spec = columns if value.ndim > 1 else rows
     return jax.device_put(value, jax.sharding.NamedSharding(mesh, spec))
 
-  checkpoint = load.load(path, 'bfloat16', place)
-  embedding = checkpoint.params['token_embedder']['embedding']
-  assert embedding.sharding.spec == spec
-  assert sorted(placed) == sorted(translate.shapes(config))
+  params = load.load(path, 'bfloat16', place).params
+  whole = load.load(path, 'bfloat16').params
+  leaves = jax.tree.leaves(params)
+  assert len(leaves) == len(placed) == len(set(placed)) > 10
+  for leaf, expected in zip(leaves, jax.tree.leaves(whole), strict=True):
+    first, second = leaf.addressable_shards
+    assert {first.device, second.device} == set(jax.devices())
+    assert first.data.size == second.data.size == leaf.size // 2
+    assert (leaf == expected).all()
+  del params, whole, leaves, leaf, expected, first, second
+"""
+
+
+def test_a_sharded_layout_is_loaded_in_place(tmp_path):
+  """In a process of its own, for it needs more devices than there are."""
+  paths = [
+    _WRITERS[kind](tmp_path / kind, 'hf_gemma_1')
+    for kind in ('native', 'huggingface', 'gguf')
+  ]
+  tensors = t5x_test.tensors_of('hf_t5_v1_1')
+  paths.append(t5x_test.write(tmp_path / 't5x', t5x_test.scanned(tensors)))
+  flags = '--xla_force_host_platform_device_count=2'
+  run = subprocess.run(
+    [sys.executable, '-c', _SHARDED, *map(str, paths)],
+    env=os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags},
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert run.returncode == 0, run.stderr

@@ -317,6 +317,16 @@ def test_weights_that_are_no_fractions(write, tmp_path):
   _fails(write(tmp_path / 'x'), r'(wo/kernel|down_proj\.weight) is (int32|I32)')
 
 
+@pytest.mark.parametrize('shape', [(4, 0), (0, 4), (0,), ()])
+def test_a_copy_that_is_empty_is_left_aside(shape, tmp_path):
+  folder = shutil.copytree(GOLDENS / 'hf_gemma_3', tmp_path / 'm')
+  path = folder / 'model.safetensors'
+  tensors = safetensors.numpy.load_file(path)
+  tensors['lm_head.weight'] = np.zeros(shape, np.float16)
+  safetensors.numpy.save_file(tensors, path)
+  assert load.load(folder).format == 'huggingface'
+
+
 # Chunks of zarr arrays.
 
 

@@ -115,13 +115,17 @@ def _mutate_bytes(file, reach, data):
 
 
 def _mutate_json(file, data):
-  """Puts another value in one place."""
+  """Puts other values in one to three places."""
   content = json.loads(file.read_text())
-  node, places = content, _places(content)
-  *parents, last = data.draw(st.sampled_from(places))
-  for key in parents:
-    node = node[key]
-  node[last] = data.draw(_VALUES)
+  for _ in range(data.draw(st.integers(1, 3))):
+    places = _places(content)
+    if not places:  # What they were in has been replaced.
+      break
+    *parents, last = data.draw(st.sampled_from(places))
+    node = content
+    for key in parents:
+      node = node[key]
+    node[last] = data.draw(_VALUES)
   file.write_text(json.dumps(content))
 
 

@@ -21,6 +21,7 @@ from speccascade_jax.checkpoints import huggingface
 from speccascade_jax.checkpoints import load
 from speccascade_jax.checkpoints import orbax_models
 from speccascade_jax.checkpoints import t5x
+from speccascade_jax.checkpoints import tensorstore_source
 from tests.checkpoints import huggingface_test
 from tests.checkpoints import sources
 from tests.t5x import importing
@@ -207,7 +208,12 @@ def test_a_scanned_tensor_is_read_once_for_all_layers():
 def gemma_tensors(name, turned):
   """A golden Gemma under the names and in the shapes that were published."""
   config, _ = huggingface.load(GOLDENS / name)
-  flat, found = tensors_of(name), {}
+  return published_gemma(config, tensors_of(name), turned)
+
+
+def published_gemma(config, flat, turned):
+  """The same of any parameters; `turned`: as behind the first Gemma."""
+  found = {}
   emb_dim, head_dim = config.emb_dim, config.head_dim
 
   def heads(kernel):  # [E, H D] to [H, E, D]
@@ -244,12 +250,38 @@ def gemma_tensors(name, turned):
   return found
 
 
+def images(style):
+  """What a Gemma 3 of 4B and more has besides the text, made tiny.
+
+  Names from google-deepmind/gemma (`_checkpoint.py`, `_compat.py`) and from
+  transformers' converter of Orbax checkpoints.
+  """
+  root = 'vision_encoder' if style == 'nested' else 'SigLiPFromPatches_0'
+  encoder = f'{root}/siglip_encoder'
+  block = f'{encoder}/Transformer/encoderblock_0'
+  names = [
+    'embedder/mm_input_embedding_extra',
+    'embedder/mm_output_embedding',
+    'embedder/mm_input_projection/w',
+    'embedder/mm_soft_embedding_norm/scale',
+    f'{encoder}/pos_embedding',
+    f'{encoder}/embedding/kernel',
+    f'{block}/LayerNorm_0/scale',
+    f'{block}/MlpBlock_0/Dense_0/bias',
+    f'{block}/MultiHeadDotProductAttention_0/query/kernel',
+    f'{encoder}/Transformer/encoder_norm/scale',
+  ]
+  return {name: np.zeros((2, 2), np.float32) for name in names}
+
+
 def write_gemma(folder, tensors, style):
-  if style == 'flat':
+  if style in ('flat', 'trained further'):
+    above = 'rlx_networks/policy_network/' if style != 'flat' else ''
     tree = {}
     for name, value in tensors.items():
       parent, _, last = name.rpartition('/')
-      tree.setdefault(f'transformer/{parent}', {})[last] = value
+      root = '' if name.startswith('SigLiP') else 'transformer/'
+      tree.setdefault(f'{above}{root}{parent}', {})[last] = value
   elif style == 'bare':
     # Without a `w`, where a parameter is no module of its own.
     tree = nested({k.removesuffix('/w'): v for k, v in tensors.items()})
@@ -259,7 +291,23 @@ def write_gemma(folder, tensors, style):
   return folder
 
 
-@pytest.mark.parametrize('style', ['nested', 'flat', 'bare'])
+def stacked(tensors, turns):
+  """Layers of the same kind in one array, where kinds take turns."""
+  found, layers = {}, {}
+  for name, value in tensors.items():
+    match = re.fullmatch(r'layer_(\d+)/(.*)', name)
+    if match is None:
+      found[name] = value
+      continue
+    layer = int(match[1])
+    kind = f'stacked_layers/attention_type_{layer % turns}/{match[2]}'
+    layers.setdefault(kind, {})[layer // turns] = value
+  for name, values in layers.items():
+    found[name] = np.stack([values[i] for i in range(len(values))])
+  return found
+
+
+@pytest.mark.parametrize('style', ['nested', 'flat', 'bare', 'trained further'])
 @pytest.mark.parametrize(
   ('name', 'turned'),
   [('hf_gemma_1', False), ('hf_gemma_2', True), ('hf_gemma_3', True)],
@@ -268,8 +316,8 @@ def test_a_published_gemma_computes_what_the_folder_does(
   name, turned, style, tmp_path
 ):
   tensors = gemma_tensors(name, turned)
-  if style == 'flat':
-    tensors['vision_encoder/patch/kernel'] = np.zeros((2, 2), np.float32)
+  if name == 'hf_gemma_3':
+    tensors |= images(style)
   path = write_gemma(tmp_path / 'gemma', tensors, style)
   checkpoint = load.load(path, dtype='float32')
   assert load.config_of(path) == checkpoint.config
@@ -282,6 +330,64 @@ def test_a_published_gemma_computes_what_the_folder_does(
   huggingface_test.assert_computes_as_expected(
     config, checkpoint.params, GOLDENS / name
   )
+
+
+@pytest.mark.parametrize('turns', [1, 2, 6])
+def test_layers_in_one_array_are_taken_apart(turns, tmp_path):
+  """Also where their number is no multiple of the kinds': 34 of 6 in the 4B."""
+  golden, tensors = gemma_tensors('hf_gemma_3', True), {}
+  for name, value in golden.items():
+    match = re.fullmatch(r'layer_0/(.*)', name)
+    for layer in range(8) if match else ():
+      tensors[f'layer_{layer}/{match[1]}'] = value + layer
+    if not name.startswith('layer_'):
+      tensors[name] = value
+  apart = load.load(write_gemma(tmp_path / 'apart', tensors, 'flat'))
+  found = load.load(
+    write_gemma(tmp_path / 'stacked', stacked(tensors, turns), 'flat')
+  )
+  assert found.config == apart.config and found.config.num_layers == 8
+  jax.tree.map(np.testing.assert_array_equal, found.params, apart.params)
+
+
+def test_an_array_of_layers_is_read_once_for_all(tmp_path, monkeypatch):
+  noted = []
+  read = tensorstore_source.Arrays.read
+
+  def note(source, name, *rows):
+    noted.append(name)
+    return read(source, name, *rows)
+
+  monkeypatch.setattr(tensorstore_source.Arrays, 'read', note)
+  tensors = stacked(gemma_tensors('hf_gemma_2', True), 1)
+  load.load(write_gemma(tmp_path / 'stacked', tensors, 'flat'))
+  assert sorted(noted) == sorted(k.removesuffix('/w') for k in tensors)
+
+
+def test_one_layer_too_many_of_something_is_named(tmp_path):
+  tensors = stacked(gemma_tensors('hf_gemma_2', True), 1)
+  name = 'stacked_layers/attention_type_0/mlp/linear/w'
+  layers = len(tensors[name])
+  tensors[name] = np.concatenate([tensors[name], tensors[name][:1]])
+  path = write_gemma(tmp_path / 'long', tensors, 'flat')
+  with pytest.raises(
+    errors.CheckpointError, match=f'of no use layer_{layers}/mlp/linear'
+  ):
+    load.load(path)
+
+
+def test_more_stacked_layers_than_there_can_be_are_refused(tmp_path):
+  tensors = gemma_tensors('hf_gemma_1', False)
+  name = 'stacked_layers/attention_type_999/attn/q_einsum/w'
+  tensors[name] = np.zeros((2, 4), np.float32)
+  path = write_gemma(tmp_path / 'many', tensors, 'flat')
+  with pytest.raises(errors.CheckpointError, match='of more than 1000 layers'):
+    load.load(path)
+  tensors = gemma_tensors('hf_gemma_1', False)
+  tensors |= {k: v for k, v in stacked(tensors, 1).items() if '_0/attn' in k}
+  path = write_gemma(tmp_path / 'twice', tensors, 'flat')
+  with pytest.raises(errors.CheckpointError, match='has layer_0/attn/.* twice'):
+    load.load(path)
 
 
 def test_queries_keys_and_values_in_one_array_are_taken_apart(tmp_path):

@@ -81,9 +81,13 @@ def test_a_mark_is_one_token(words, kind):
   assert ids.count(vocabulary.bos_id) == 1
   assert vocabulary.eos_id not in ids
   # What resembles a mark is text, and nothing is lost of it.
-  between = ids[2 : ids.index(ids[1], 2)]
-  text = vocabulary.decode(between).replace(end, '')
+  (last,) = vocabulary.encode(end)
+  between = [i for i in ids[2 : ids.index(ids[1], 2)] if i != last]
+  text = vocabulary.decode(between)
   assert text == 'user\nWhat is a_turn of <5>?\n'
+  # It ends what a model writes, without being asked for.
+  assert vocabulary.end_ids == (vocabulary.eos_id, last)
+  assert vocabulary.decode([*between, last, *between]) == text
 
 
 @pytest.mark.parametrize('kind', ['tokenizer.model', 'tokenizer.json'])

@@ -31,7 +31,7 @@ def make_state(texts, limit=6, trace=False):
     block = text_state.Block(
       block.tokens, count, block.provenance, block.deferral
     )
-    state = text_state.commit(state, block, EOS, verifier_calls=1)
+    state = text_state.commit(state, block, (EOS,), verifier_calls=1)
   return state
 
 
@@ -51,7 +51,7 @@ def test_the_drawing():
   before = make_state([[A, B, C]])
   assert before.pending.tolist() == [C]
   assert before.lengths.tolist() == [3]
-  after = text_state.commit(before, make_block([[D, EOS, X]]), EOS)
+  after = text_state.commit(before, make_block([[D, EOS, X]]), (EOS,))
   assert after.tokens.tolist() == [[A, B, C, D, EOS, 0]]
   assert after.emitted.tolist() == [5]
   assert after.finished.tolist() == [True]
@@ -61,7 +61,7 @@ def test_the_drawing():
 
 def test_limit_cuts_a_block():
   before = make_state([[A, B, C, D]])
-  after = text_state.commit(before, make_block([[B, C, D]]), EOS)
+  after = text_state.commit(before, make_block([[B, C, D]]), (EOS,))
   assert after.tokens.tolist() == [[A, B, C, D, B, C]]
   assert after.finished.tolist() == [True]
   # The third token never counts: neither as a token nor as work.
@@ -71,7 +71,7 @@ def test_limit_cuts_a_block():
 
 def test_eos_beyond_the_limit_does_not_count_as_eos():
   before = make_state([[A, B, C, D]])
-  after = text_state.commit(before, make_block([[B, C, EOS]]), EOS)
+  after = text_state.commit(before, make_block([[B, C, EOS]]), (EOS,))
   assert after.tokens.tolist() == [[A, B, C, D, B, C]]
   assert after.finished.tolist() == [True]
 
@@ -82,7 +82,7 @@ def test_eos_behind_the_wanted_tokens_is_ignored():
   block = text_state.Block(
     block.tokens, jnp.array([1]), block.provenance, block.deferral
   )
-  after = text_state.commit(before, block, EOS)
+  after = text_state.commit(before, block, (EOS,))
   assert after.tokens.tolist() == [[A, B, 0, 0, 0, 0]]
   assert after.finished.tolist() == [False]
 
@@ -91,7 +91,7 @@ def test_rows_advance_independently_and_finished_rows_stay():
   before = make_state([[A, EOS], [A, B], [C, D]])
   block = make_block([[X, X], [C, D], [EOS, X]])
   after = text_state.commit(
-    before, block, EOS, drafter_steps=2, verifier_calls=1, drafted=1
+    before, block, (EOS,), drafter_steps=2, verifier_calls=1, drafted=1
   )
   assert after.tokens.tolist() == [
     [A, EOS, 0, 0, 0, 0],
@@ -115,7 +115,7 @@ def test_provenance_and_probabilities_follow_their_tokens():
     block.deferral,
     drafter_probs=jnp.array([[0.5, 0.25, 0.125]]),
   )
-  after = text_state.commit(before, block, EOS)
+  after = text_state.commit(before, block, (EOS,))
   assert after.provenance.tolist() == [[VERIFIER, DRAFTER, RESAMPLED, 0, 0, 0]]
   np.testing.assert_array_equal(
     after.drafter_probs, [[np.nan, 0.5, 0.25] + [np.nan] * 3]
@@ -130,7 +130,7 @@ def test_counters_add_up_to_the_text(count):
   block = text_state.Block(
     block.tokens, jnp.array([count]), block.provenance, block.deferral
   )
-  state = text_state.commit(make_state([[A]]), block, EOS)
+  state = text_state.commit(make_state([[A]]), block, (EOS,))
   by_verifier = int((state.provenance == VERIFIER).sum())
   counted = state.counters.accepted[0] + state.counters.resampled[0]
   assert int(counted) + by_verifier == int(state.emitted[0]) == 1 + count

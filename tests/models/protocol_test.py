@@ -391,11 +391,11 @@ def test_equal_arguments_give_one_static_model(case):
   if isinstance(case.config, gemma_config.GemmaConfig):
     again = gemma_step_model.step_model(
       dataclasses.replace(case.config),
-      eos_id=1,
+      end_ids=(1,),
       prefill_chunk=2 if case.config.use_qk_norm else 1024,
     )
   elif case.config is not None:
-    again = families.step_model(dataclasses.replace(case.config), eos_id=1)
+    again = families.step_model(dataclasses.replace(case.config), end_ids=(1,))
   else:
-    again = tabular.step_model(V, case.decoder_only, eos_id=1)
+    again = tabular.step_model(V, case.decoder_only, end_ids=(1,))
   assert hash(again) == hash(case.model) and again == case.model

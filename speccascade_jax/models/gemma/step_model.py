@@ -14,13 +14,15 @@ from speccascade_jax.models.gemma import network
 
 
 def step_model(
-  config: gemma_config.GemmaConfig, eos_id: int = 1, prefill_chunk: int = 1024
+  config: gemma_config.GemmaConfig,
+  end_ids: tuple[int, ...] = (1,),
+  prefill_chunk: int = 1024,
 ) -> protocol.StepModel:
   """The pure functions of a Gemma of this shape; parameters come by call.
 
   Args:
     config: the shape.
-    eos_id: the token that ends a row.
+    end_ids: the tokens that end a row.
     prefill_chunk: prompts are read in parts of at most so many tokens, which
       bounds the memory of their attention, [B, H, chunk, L].
 
@@ -28,14 +30,14 @@ def step_model(
   """
   if prefill_chunk < 1:
     raise ValueError(f'prefill_chunk must be at least 1, got {prefill_chunk}.')
-  return _step_model(config, eos_id, prefill_chunk)
+  return _step_model(config, end_ids, prefill_chunk)
 
 
 # Cached, so that loading a model twice gives the same functions and a jitted
 # loop that takes them as static arguments is compiled once.
 @functools.cache
 def _step_model(
-  config: gemma_config.GemmaConfig, eos_id: int, prefill_chunk: int
+  config: gemma_config.GemmaConfig, end_ids: tuple[int, ...], prefill_chunk: int
 ) -> protocol.StepModel:
   model = network.Transformer(config)
 
@@ -83,4 +85,4 @@ def _step_model(
       {'params': params}, cache, tokens, lengths, method=model.extend
     )
 
-  return protocol.StepModel(start, extend, config.vocab_size, eos_id)
+  return protocol.StepModel(start, extend, config.vocab_size, end_ids)

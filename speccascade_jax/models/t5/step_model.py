@@ -13,21 +13,23 @@ from speccascade_jax.models.t5 import network
 
 
 def step_model(
-  config: t5_config.T5Config, eos_id: int = 1
+  config: t5_config.T5Config, end_ids: tuple[int, ...] = (1,)
 ) -> protocol.StepModel:
   """The pure functions of a T5 of this shape; parameters come with each call.
 
   `params` is the plain pytree of arrays under 'params' (no axis metadata).
   """
-  return _step_model(config, eos_id)
+  return _step_model(config, end_ids)
 
 
 # Cached, so that loading a model twice gives the same functions and a jitted
 # loop that takes them as static arguments is compiled once. Apart from
-# `step_model`, because a cache takes `f(c)` and `f(c, eos_id=1)` for different
-# calls.
+# `step_model`, because a cache takes `f(c)` and `f(c, end_ids=(1,))` for
+# different calls.
 @functools.cache
-def _step_model(config: t5_config.T5Config, eos_id: int) -> protocol.StepModel:
+def _step_model(
+  config: t5_config.T5Config, end_ids: tuple[int, ...]
+) -> protocol.StepModel:
   model = network.Transformer(config)
 
   def start(
@@ -53,4 +55,4 @@ def _step_model(config: t5_config.T5Config, eos_id: int) -> protocol.StepModel:
       {'params': params}, cache, tokens, lengths, method=model.extend
     )
 
-  return protocol.StepModel(start, extend, config.vocab_size, eos_id)
+  return protocol.StepModel(start, extend, config.vocab_size, end_ids)
