@@ -110,8 +110,4 @@ class Embed(nn.Module):
     Those of the N tokens `scored [N]` alone, `[..., N]`, where it is given.
     """
     rows = self.embedding if scored is None else self.embedding[scored]
-    return jnp.matmul(
-      x,
-      rows.astype(self.dtype).T,
-      preferred_element_type=jnp.float32,
-    )
+    return products.matmul_transposed(x, rows.astype(self.dtype), jnp.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,9 +32,12 @@ def _factors(rows: tuple[int, ...], shape: tuple[int, int]):
 )
 def test_the_product_is_numpys(rows, shape):
   x, kernel = _factors(rows, shape)
-  product = jax.jit(products.matmul)(x, kernel)
-  assert product.shape == (*rows, shape[1])
-  np.testing.assert_allclose(product, x @ kernel, atol=2e-4)
+  for product in (
+    jax.jit(products.matmul)(x, kernel),
+    jax.jit(products.matmul_transposed)(x, np.ascontiguousarray(kernel.T)),
+  ):
+    assert product.shape == (*rows, shape[1])
+    np.testing.assert_allclose(product, x @ kernel, atol=2e-4)
 
 
 def test_narrow_factors_are_summed_as_wide_as_asked():
@@ -55,8 +60,14 @@ def test_gradients_are_those_of_the_plain_product():
       lambda x, kernel: jnp.sum(jnp.sin(matmul(x, kernel))), argnums=(0, 1)
     )(x, kernel)
 
-  for ours, plain in zip(loss(products.matmul), loss(jnp.matmul), strict=True):
-    np.testing.assert_allclose(ours, plain, atol=2e-3)
+  plain = loss(jnp.matmul)
+  for ours in (
+    loss(products.matmul),
+    loss(lambda x, kernel: products.matmul_transposed(x, kernel.T)),
+  ):
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, atol=2e-3), ours, plain
+    )
 
 
 def test_rows_of_a_batch_may_be_mapped():
