@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from speccascade_jax import base
+from speccascade_jax.models import products
 
 _dense_init = nn.initializers.variance_scaling(
   1.0, 'fan_in', 'truncated_normal'
@@ -43,10 +44,8 @@ class Dense(nn.Module):
       jnp.float32,
     )
     kernel = kernel if chosen is None else kernel[:, chosen]
-    return jnp.matmul(
-      x.astype(self.dtype),
-      kernel.astype(self.dtype),
-      preferred_element_type=self.out_dtype,
+    return products.matmul(
+      x.astype(self.dtype), kernel.astype(self.dtype), self.out_dtype
     )
 
 
@@ -111,8 +110,4 @@ class Embed(nn.Module):
     Those of the N tokens `scored [N]` alone, `[..., N]`, where it is given.
     """
     rows = self.embedding if scored is None else self.embedding[scored]
-    return jnp.matmul(
-      x,
-      rows.astype(self.dtype).T,
-      preferred_element_type=jnp.float32,
-    )
+    return products.matmul_transposed(x, rows.astype(self.dtype), jnp.float32)

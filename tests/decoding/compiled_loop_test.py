@@ -18,19 +18,34 @@ from speccascade_jax import verification
 from speccascade_jax.decoding import autoregressive
 from speccascade_jax.decoding import speculative
 from speccascade_jax.models import families
+from speccascade_jax.models.gemma import config as gemma_config
 from speccascade_jax.models.t5 import config as t5_config
 
 # Numbers that occur in no other shape, so that a cache is known by its own.
 _HEADS, _HEAD_DIM, _LENGTH, _GAMMA = 3, 8, 37, 4
-_CONFIG = t5_config.T5Config(
-  vocab_size=64,
-  emb_dim=16,
-  num_heads=_HEADS,
-  head_dim=_HEAD_DIM,
-  mlp_dim=32,
-  num_encoder_layers=1,
-  num_decoder_layers=2,
-)
+_INPUT, _WINDOW = 11, 19
+_CONFIGS = {
+  't5': t5_config.T5Config(
+    vocab_size=64,
+    emb_dim=16,
+    num_heads=_HEADS,
+    head_dim=_HEAD_DIM,
+    mlp_dim=32,
+    num_encoder_layers=1,
+    num_decoder_layers=2,
+  ),
+  'gemma': gemma_config.GemmaConfig(
+    vocab_size=64,
+    emb_dim=16,
+    num_layers=2,
+    num_heads=_HEADS,
+    num_kv_heads=_HEADS,
+    head_dim=_HEAD_DIM,
+    mlp_dim=32,
+    attention_pattern=(gemma_config.LOCAL, gemma_config.GLOBAL),
+    sliding_window=_WINDOW,
+  ),
+}
 _COPY = re.compile(r'= f32\[([\d,]+)\]\S* (copy|copy-start)\(')
 
 
@@ -50,10 +65,11 @@ def _copies_in_loops(text, sizes):
   return found
 
 
-def _lowered(loop, batch):
-  model = families.step_model(_CONFIG)
-  params = meta.unbox(families.abstract_params(_CONFIG))
-  inputs = jax.ShapeDtypeStruct((batch, 11), jnp.int32)
+def _lowered(family, loop, batch):
+  config = _CONFIGS[family]
+  model = families.step_model(config)
+  params = meta.unbox(families.abstract_params(config))
+  inputs = jax.ShapeDtypeStruct((batch, _INPUT), jnp.int32)
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
   number = jax.ShapeDtypeStruct((), jnp.float32)
   common = dict(
@@ -73,19 +89,31 @@ def _lowered(loop, batch):
   )
 
 
-def _sizes(batch):
-  slots = (_LENGTH, _LENGTH + _GAMMA)
+def _slots(family, loop):
+  """How many tokens each kind of cache in the program has room for."""
+  gamma = _GAMMA if loop == 'speculative' else 0
+  if family == 't5':
+    return {_LENGTH + gamma}
+  # Prompt and text; the local layer's window and a block.
+  return {_INPUT - 1 + _LENGTH + gamma, _WINDOW + gamma}
+
+
+def _sizes(slots, batch):
   return {batch * _HEADS * n * _HEAD_DIM for n in slots}
 
 
-@pytest.mark.parametrize('batch', [1, 3])
-@pytest.mark.parametrize('loop', ['autoregressive', 'speculative'])
-def test_no_loop_copies_a_cache(loop, batch):
-  text = _lowered(loop, batch).compile().as_text()
+@pytest.mark.parametrize(
+  'loop, batch',
+  [('autoregressive', 1), ('speculative', 1), ('speculative', 3)],
+)
+@pytest.mark.parametrize('family', _CONFIGS)
+def test_no_loop_copies_a_cache(family, loop, batch):
+  text = _lowered(family, loop, batch).compile().as_text()
+  slots = _slots(family, loop)
   # There are caches of these sizes in the program, or nothing is tested.
-  shapes = [f'f32[{batch},{_HEADS},{_LENGTH + k},{_HEAD_DIM}]' for k in (0, 4)]
-  assert any(shape in text for shape in shapes)
-  assert _copies_in_loops(text, _sizes(batch)) == []
+  for n in slots:
+    assert f'f32[{batch},{_HEADS},{n},{_HEAD_DIM}]' in text
+  assert _copies_in_loops(text, _sizes(slots, batch)) == []
 
 
 def test_a_copy_would_be_found():
@@ -103,4 +131,4 @@ def test_a_copy_would_be_found():
 
   cache = jnp.zeros((1, _HEADS, _LENGTH, _HEAD_DIM))
   text = loop.lower(cache).compile().as_text()
-  assert _copies_in_loops(text, _sizes(1))
+  assert _copies_in_loops(text, _sizes({_LENGTH}, 1))

@@ -132,14 +132,14 @@ class Attention(nn.Module):
       query = self.query_norm(query)
     query = rotate(query, by) * jnp.asarray(self.query_scale, self.dtype)
     batch, _, length, _ = query.shape
-    query = query.reshape(
-      batch, self.num_kv_heads, -1, length, self.head_dim
-    )  # [B, kv heads, group, K, D]
+    query = query.reshape(batch, self.num_kv_heads, -1, self.head_dim)
     logits = jnp.einsum(
-      'bhgkd,bhld->bhgkl', query, keys, preferred_element_type=jnp.float32
+      'bhqd,bhld->bhql', query, keys, preferred_element_type=jnp.float32
     )
+    logits = logits.reshape(*logits.shape[:2], -1, length, logits.shape[-1])
     logits = softcap(logits, self.logit_softcap) + bias
     weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-    mixed = jnp.einsum('bhgkl,bhld->bhgkd', weights, values)
+    weights = weights.reshape(*weights.shape[:2], -1, weights.shape[-1])
+    mixed = jnp.einsum('bhql,bhld->bhqd', weights, values)
     mixed = mixed.reshape(batch, self.num_heads, length, self.head_dim)
     return self.out(mixed.swapaxes(1, 2).reshape(batch, length, -1))
