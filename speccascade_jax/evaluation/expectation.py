@@ -8,7 +8,7 @@ eq. 1) and a text of n tokens takes n over that many rounds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import json
 import math
@@ -50,13 +50,35 @@ class Measured:
 
   Attributes:
     config: `RunPoint.config` of it.
-    calls: of a text, on average.
+    texts: the calls of each.
+    max_length: most output tokens that a text could have.
     acceptance_rate: of its drafted tokens; None where none is judged.
   """
 
   config: Mapping[str, object]
-  calls: Calls
+  texts: Sequence[Calls]
+  max_length: int
   acceptance_rate: float | None
+
+  def tells_of(self, max_length: int) -> bool:
+    """Whether texts of up to `max_length` tokens are known by these.
+
+    Longer ones are not, unless all of these ended by themselves.
+    """
+    return max_length <= self.max_length or all(
+      text.output_tokens < self.max_length for text in self.texts
+    )
+
+  def mean(self, max_length: int) -> Calls:
+    """Of a text that ends at `max_length` tokens at the latest.
+
+    A longer one is taken to have spread its calls evenly over its tokens.
+    """
+    total = NONE
+    for text in self.texts:
+      share = min(1.0, max_length / max(text.output_tokens, 1.0))
+      total += text * share
+    return total * (1 / len(self.texts))
 
 
 def at_most(point: methods.RunPoint, max_length: int) -> Calls:
@@ -75,18 +97,18 @@ def expected(
 
   Args:
     point: of the run.
-    measured: runs on texts of the same kind.
+    measured: runs of the same pair on texts of the same kind.
     max_length: most output tokens.
 
   Returns:
     Those of a run with these very settings; else at the acceptance rate of
     the run that differs in gamma alone; else None.
   """
-  measured = [*measured]
+  measured = [run for run in measured if run.tells_of(max_length)]
   wanted = _settings(point.config())
   for run in measured:
     if _settings(run.config) == wanted:
-      return run.calls
+      return run.mean(max_length)
   if point.gamma is None or not loops.LOOPS[point.method].judges:
     return None
   near = [
@@ -98,7 +120,7 @@ def expected(
   if not near:
     return None
   like = min(near, key=lambda run: abs(_gamma(run) - (point.gamma or 0)))
-  length = min(like.calls.output_tokens, float(max_length))
+  length = like.mean(max_length).output_tokens
   assert like.acceptance_rate is not None  # Such were looked for.
   return at_acceptance(point, like.acceptance_rate, length)
 

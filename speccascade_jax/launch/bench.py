@@ -105,20 +105,12 @@ def _name(point: methods_lib.RunPoint) -> str:
 
 def _names(pair: inputs.PairName | None, loaded: Any) -> dict[str, str]:
   """What the two models are called, in the table and in the JSON."""
-  if isinstance(pair, str):
-    return {'drafter': f'{pair} drafter', 'verifier': f'{pair} verifier'}
   if pair is not None:
-    return {name: pair[name] for name in ('drafter', 'verifier')}
+    return inputs.role_names(pair)
   return {
-    'drafter': _shape(loaded.drafter.config),
-    'verifier': _shape(loaded.verifier.config),
+    'drafter': inputs.random_name(loaded.drafter.config),
+    'verifier': inputs.random_name(loaded.verifier.config),
   }
-
-
-def _shape(config: families.Config) -> str:
-  name = families.name_of(config)
-  count = families.num_parameters(config)
-  return f'random {name} of {count / 1e6:.1f}M parameters'
 
 
 def main(argv: Sequence[str]) -> None:

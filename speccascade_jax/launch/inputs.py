@@ -12,6 +12,7 @@ from speccascade_jax.checkpoints import load as checkpoints
 from speccascade_jax.evaluation import base
 from speccascade_jax.launch import model_names
 from speccascade_jax.launch import quiet
+from speccascade_jax.models import families
 
 # A shipped pair's name, or the arguments of `load_pair` and perhaps 'models',
 # names of drafter and verifier in gin/models that the checkpoints must have
@@ -61,6 +62,19 @@ def pair_name(pair: PairName) -> str:
   names = [k for k in ROLES if k in pair]
   folders = (pathlib.PurePath(pair[k]) for k in names)
   return ' -> '.join(map(str, folders))
+
+
+def role_names(pair: PairName) -> dict[str, str]:
+  """How a benchmark calls the two models, by role."""
+  if isinstance(pair, str):
+    return {role: f'{pair} {role}' for role in ROLES}
+  return {role: str(pair[role]) for role in ROLES if pair.get(role) is not None}
+
+
+def random_name(config: families.Config) -> str:
+  """How it calls random weights of a shape."""
+  count = families.num_parameters(config) / 1e6
+  return f'random {families.name_of(config)} of {count:.1f}M parameters'
 
 
 def load_task(

@@ -25,14 +25,14 @@ def plan(
   *,
   flags: gin_setup.Flags,
   input_length: int | None = None,
-  known: measured.Known | None = None,
+  found: Sequence[measured.Found] = (),
 ) -> planning.Plan:
   """The plan of the command that a configuration is for.
 
   Args:
     flags: the configuration.
     input_length: to be assumed where it leaves that to the examples.
-    known: what past runs tell.
+    found: what was measured in the past.
   """
   command = gin_setup.command_of([*commands().values()], flags)
   name = command.__name__
@@ -46,9 +46,7 @@ def plan(
   arguments = gin_setup.build(command, flags, **given)
   if name == 'train':
     return training_plan.of_training(arguments)
-  return planning.of_job(
-    planning.JOBS[name](arguments, input_length), known or measured.Known()
-  )
+  return planning.of_job(planning.JOBS[name](arguments, input_length), found)
 
 
 # Whose configs are understood, so that it can be said that they have no plan.
@@ -97,14 +95,14 @@ def main(argv: Sequence[str]) -> None:
   if args.config is not None:
     files = (args.config, *flags.files)
     flags = gin_setup.Flags(files, flags.bindings, flags.search_paths)
-  found = plan(
+  planned = plan(
     flags=flags,
     input_length=args.input_length,
-    known=measured.read(args.measured),
+    found=measured.read(args.measured),
   )
   print(
     planning_texts.text(
-      found,
+      planned,
       devices=environment.device(),
       device_memory=environment.device_memory(),
     ),

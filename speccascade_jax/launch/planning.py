@@ -37,6 +37,7 @@ class Job:
     points: the runs.
     texts: of each; None where the data says how many there are.
     pair: as the config names it.
+    task: that the texts are of; None if they are of none.
     extent: of the texts that are decoded together.
     assumed: what the config does not say, in words.
   """
@@ -44,6 +45,7 @@ class Job:
   points: Sequence[methods_lib.RunPoint]
   texts: Sequence[int | None]
   pair: inputs.PairName
+  task: str | None
   extent: footprint.Extent
   assumed: Sequence[str] = ()
 
@@ -78,9 +80,16 @@ class Plan:
   notes: Sequence[str] = ()
 
 
-def of_job(job: Job, known: measured_lib.Known) -> Plan:
-  """The plan of what decodes."""
+def of_job(job: Job, found: Sequence[measured_lib.Found] = ()) -> Plan:
+  """The plan of what decodes, as far as what was measured tells of it."""
   configs, dtype = shapes(job.pair)
+  names = [
+    inputs.pair_name(job.pair),
+    inputs.role_names(job.pair),
+    # Random weights of these shapes, which bench may have timed.
+    {role: inputs.random_name(config) for role, config in configs.items()},
+  ]
+  known = measured_lib.apt(found, measured_lib.Wanted(names, dtype, job.task))
   models = footprint.abstract_pair(configs, dtype)
   largest, parts = _largest(job, models)
   length = job.extent.max_length
@@ -88,7 +97,7 @@ def of_job(job: Job, known: measured_lib.Known) -> Plan:
   own = [
     expectation.expected(point, known.runs, length) for point in job.points
   ]
-  found = [e or m for e, m in zip(own, most)]
+  likely = [e or m for e, m in zip(own, most)]
   counted = None not in job.texts
   num_expected = sum(e is not None for e in own)
   return Plan(
@@ -97,11 +106,11 @@ def of_job(job: Job, known: measured_lib.Known) -> Plan:
     num_runs=len(job.points),
     num_texts=sum(n or 0 for n in job.texts) if counted else None,
     most=_total(most, job) if counted else None,
-    expected=_total(found, job) if counted and num_expected else None,
+    expected=_total(likely, job) if counted and num_expected else None,
     num_expected=num_expected,
     most_s=_seconds(most, job, known),
-    expected_s=_seconds(found, job, known) if num_expected else None,
-    notes=[*job.assumed, *_untimed(job, known)],
+    expected_s=_seconds(likely, job, known) if num_expected else None,
+    notes=[*job.assumed, *known.notes, *_untimed(job, known)],
   )
 
 
@@ -230,8 +239,10 @@ def _extent(
   return footprint.Extent(batch, own, arguments['max_length']), assumed
 
 
-def _truncations(arguments: Mapping[str, Any]) -> dict[str, Any]:
-  return {k: arguments.get(k) for k in methods_lib.TRUNCATIONS}
+def _of_all_methods(arguments: Mapping[str, Any]) -> dict[str, Any]:
+  """Arguments of `methods.expand` that every command calls alike."""
+  names = (*methods_lib.TRUNCATIONS, 'confidence_temperatures')
+  return {name: arguments.get(name) for name in names}
 
 
 def _of_sweep(arguments: Mapping[str, Any], input_length: int | None) -> Job:
@@ -240,11 +251,12 @@ def _of_sweep(arguments: Mapping[str, Any], input_length: int | None) -> Job:
     gammas=arguments['gammas'],
     temperatures=arguments['temperatures'],
     trials=arguments.get('trials', 1),
-    **_truncations(arguments),
+    **_of_all_methods(arguments),
   )
   extent, assumed = _extent(arguments, 1, input_length)
   texts = [arguments['num_examples']] * len(points)
-  return Job(points, texts, arguments['pair'], extent, assumed)
+  pair, task = arguments['pair'], arguments['task']
+  return Job(points, texts, pair, task, extent, assumed)
 
 
 def _of_tune(arguments: Mapping[str, Any], input_length: int | None) -> Job:
@@ -252,7 +264,7 @@ def _of_tune(arguments: Mapping[str, Any], input_length: int | None) -> Job:
     arguments['methods'],
     gammas=arguments['gammas'],
     temperatures=(arguments['temperature'],),
-    **_truncations(arguments),
+    **_of_all_methods(arguments),
   )
   extent, assumed = _extent(arguments, 1, input_length)
   most = [expectation.at_most(p, extent.max_length) for p in points]
@@ -269,7 +281,8 @@ def _of_tune(arguments: Mapping[str, Any], input_length: int | None) -> Job:
   for i, point in enumerate(points):
     if point.is_reference or i == dearest:
       texts[i] = None if held_out is None else searched[i] + held_out
-  return Job(points, texts, arguments['pair'], extent, assumed)
+  pair, task = arguments['pair'], arguments['task']
+  return Job(points, texts, pair, task, extent, assumed)
 
 
 def _of_evaluate(arguments: Mapping[str, Any], input_length: int | None) -> Job:
@@ -277,12 +290,13 @@ def _of_evaluate(arguments: Mapping[str, Any], input_length: int | None) -> Job:
     [arguments['method']],
     gammas=(arguments.get('gamma', 4),),
     temperatures=(arguments['temperature'],),
-    **_truncations(arguments),
+    **_of_all_methods(arguments),
   )
   count, batch = arguments['num_examples'], arguments.get('batch_size', 32)
   # The last batch is filled up, and so is the only one.
   extent, assumed = _extent(arguments, batch, input_length)
-  return Job(points, [count], arguments['pair'], extent, assumed)
+  pair, task = arguments['pair'], arguments['task']
+  return Job(points, [count], pair, task, extent, assumed)
 
 
 def _of_generate(arguments: Mapping[str, Any], input_length: int | None) -> Job:
@@ -305,7 +319,7 @@ def _of_generate(arguments: Mapping[str, Any], input_length: int | None) -> Job:
   batch = arguments.get('batch_size', 8)
   known = {'max_length': arguments.get('max_length', 128)}
   extent, assumed = _extent(known, batch, input_length)
-  return Job([point], [None], pair, extent, assumed)
+  return Job([point], [None], pair, None, extent, assumed)
 
 
 JOBS: dict[str, Callable[[Mapping[str, Any], int | None], Job]] = {

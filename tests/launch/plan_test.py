@@ -1,6 +1,8 @@
 """`speccascade plan`: what it tells is what a run then takes."""
 
+import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -17,6 +19,7 @@ from speccascade_jax.launch import inputs
 from speccascade_jax.launch import measured
 from speccascade_jax.launch import model_names
 from speccascade_jax.launch import plan as plan_lib
+from speccascade_jax.launch import planning
 from speccascade_jax.launch import planning_texts
 from speccascade_jax.models.t5 import config as t5_config
 from tests.evaluation import tiny_pair
@@ -84,12 +87,12 @@ def test_runs_texts_and_calls_are_those_of_the_sweep(ran):
 def test_a_measured_run_tells_the_calls_and_the_time(ran, capsys):
   file, run_dir = ran
   rows = _rows(run_dir)
-  known = measured.read([str(run_dir)])
-  told = plan_lib.plan(flags=_flags(file), known=known)
+  found = measured.read([str(run_dir)])
+  told = plan_lib.plan(flags=_flags(file), found=found)
   assert told.num_expected == 4
   for name in ('drafter_steps', 'verifier_calls', 'output_tokens'):
-    found = sum(row[name] for row in rows)
-    assert getattr(told.expected, name) == pytest.approx(found)
+    counted = sum(row[name] for row in rows)
+    assert getattr(told.expected, name) == pytest.approx(counted)
   summaries = [
     json.loads(path.read_text()) for path in run_dir.glob('runs/*/summary.json')
   ]
@@ -98,11 +101,11 @@ def test_a_measured_run_tells_the_calls_and_the_time(ran, capsys):
   assert told.expected_s <= told.most_s
   # Twice the examples, at another gamma: by the acceptance rate.
   more = ('sweep.num_examples = 6', 'sweep.gammas = (1,)')
-  told = plan_lib.plan(flags=_flags(file, *more), known=known)
+  told = plan_lib.plan(flags=_flags(file, *more), found=found)
   assert told.num_expected == 4
   assert told.expected.verifier_calls < told.most.verifier_calls
   # No call of eight tokens was timed.
-  wide = plan_lib.plan(flags=_flags(file, 'sweep.gammas = (7,)'), known=known)
+  wide = plan_lib.plan(flags=_flags(file, 'sweep.gammas = (7,)'), found=found)
   assert wide.expected_s is None and wide.expected is not None
   assert any('No duration' in note for note in wide.notes)
   assert commands.main(['plan', str(file), f'--measured={run_dir}']) == 0
@@ -115,15 +118,138 @@ def test_times_of_the_benchmark_are_taken(ran, tmp_path):
   rows = [{'name': k, 'ms_best': v} for k, v in calls.items()]
   rows.append({'name': 'round of 2', 'ms_best': 11.0})
   (tmp_path / 'bench.json').write_text(json.dumps({'parts': {'calls': rows}}))
-  known = measured.read([str(tmp_path)])
-  assert set(known.call_times) == {
-    *('drafter_start', 'verifier_start'),
-    *('drafter_1', 'verifier_1', 'verifier_3'),
-  }
-  told = plan_lib.plan(flags=_flags(ran[0]), known=known)
+  found = measured.read([str(tmp_path)])
+  assert set(found[0].call_times) == {'drafter_1', 'verifier_1', 'verifier_3'}
+  told = plan_lib.plan(flags=_flags(ran[0]), found=found)
   # Of 3 texts of 6 tokens: verifier, drafter, two methods of at most 6 rounds.
   assert told.most_s == pytest.approx(3 * 6 * (3 + 2 + 2 * (3 * 2 + 5)) / 1e3)
   assert any('left out of the duration' in note for note in told.notes)
+
+
+@pytest.mark.parametrize(
+  'pair',
+  [
+    None,  # Not recorded.
+    {'drafter': 'debian drafter', 'verifier': 'debian verifier'},
+    {
+      'drafter': 'random t5 of 2.3M parameters',
+      'verifier': 'random t5 of 12.1M parameters',
+    },
+    {'drafter': 'debian drafter', 'verifier': 'mine'},
+  ],
+)
+def test_times_of_another_pair_give_no_duration(tmp_path, pair):
+  content = {'ms': {'drafter_1': 2.0, 'verifier_1': 3.0, 'verifier_6': 5.0}}
+  config, _ = planning.shapes('debian')
+  if pair and pair['drafter'].startswith('random'):
+    pair = {role: inputs.random_name(c) for role, c in config.items()}
+  (tmp_path / 'bench.json').write_text(json.dumps(content | {'pair': pair}))
+  found = measured.read([str(tmp_path)])
+  told = plan_lib.plan(flags=_flags('configs/quickstart.gin'), found=found)
+  other = pair is not None and pair['verifier'] == 'mine'
+  assert (told.most_s is None) == other
+  said = 'tells nothing of this: it was measured of debian drafter -> mine'
+  assert any(said in note for note in told.notes) == other
+
+
+def test_texts_are_no_longer_than_they_can_be(ran):
+  """Measured at up to 6 tokens; planned for fewer, and for more."""
+  file, run_dir = ran
+  found = measured.read([str(run_dir)])
+  lengths = [row['output_tokens'] for row in _rows(run_dir)]
+  assert max(lengths) == 6  # So that nobody knows how they would go on.
+  for length in (2, 6):
+    flags = _flags(file, f'sweep.max_length = {length}')
+    told = plan_lib.plan(flags=flags, found=found)
+    assert told.num_expected == 4
+    for name in ('drafter_steps', 'verifier_calls', 'output_tokens'):
+      assert getattr(told.expected, name) <= getattr(told.most, name)
+    counted = sum(min(n, length) for n in lengths)
+    assert told.expected.output_tokens == pytest.approx(counted)
+  told = plan_lib.plan(flags=_flags(file, 'sweep.max_length = 7'), found=found)
+  assert told.expected is None
+  # Where every text has ended by itself, there is nothing more to come.
+  calls = [expectation.Calls(1.0, 3.0, 3.0), expectation.Calls(1.0, 5.0, 5.0)]
+  ended = expectation.Measured({}, calls, 6, None)
+  assert ended.tells_of(100) and ended.mean(100).verifier_calls == 4.0
+
+
+@pytest.mark.parametrize(
+  ('binding', 'runs', 'said'),
+  [
+    ("TASK = 'debian_synopsis'", 0, 'texts of debian_en_de, not of debian_sy'),
+    ("PAIR = 'debian'", 0, 'tells nothing of this: it was measured of'),
+    ("sweep.split = 'validation'", 4, None),
+  ],
+)
+def test_runs_of_something_else_tell_nothing(ran, binding, runs, said):
+  file, run_dir = ran
+  found = measured.read([str(run_dir)])
+  told = plan_lib.plan(flags=_flags(file, binding), found=found)
+  assert told.num_expected == runs and (told.expected is None) == (not runs)
+  assert said is None or any(said in note for note in told.notes)
+
+
+def test_calibrated_runs_tell_of_calibrated_ones_alone(ran):
+  file, run_dir = ran
+  calibrated = 'CONFIDENCE_TEMPERATURES = (0.9, 1.1)'
+  found = measured.read([str(run_dir)])
+  told = plan_lib.plan(flags=_flags(file, calibrated), found=found)
+  # OPT is another method with them; the other three look at no confidence.
+  assert told.num_expected == 3
+  (opt,) = (run for run in found[0].runs if run.config['rule'] == 'opt')
+  temperatures = {'confidence_temperatures': [0.9, 1.1]}
+  other = dataclasses.replace(opt, config={**opt.config, **temperatures})
+  found = [dataclasses.replace(found[0], runs=[*found[0].runs, other])]
+  told = plan_lib.plan(flags=_flags(file, calibrated), found=found)
+  assert told.num_expected == 4
+
+
+@pytest.mark.parametrize(
+  ('content', 'said'),
+  [
+    ({'parts': {}}, 'holds no times of single calls'),
+    ({'parts': 3}, 'holds no times of single calls'),
+    ({'parts': {'calls': 3}}, 'holds no times of single calls'),
+    ({'parts': {'calls': ['x']}}, "'x' is no call with a name"),
+    ({'parts': {'calls': [{'name': 3}]}}, 'is no call with a name'),
+    ({'parts': {'calls': [{'name': 'verifier step'}]}}, 'holds no times'),
+    ({'ms': 3}, 'holds no times of single calls'),
+    ({'ms': {'drafter_1': '2.0', 'verifier_1': 3.0}}, "drafter_1 is '2.0'"),
+    ({'ms': {'drafter_1': 2.0, 'verifier_1': -3.0}}, 'verifier_1 is -3.0'),
+    ({'ms': {'drafter_1': 2.0, 'verifier_1': True}}, 'verifier_1 is True'),
+    ([], 'holds no JSON object'),
+  ],
+)
+def test_times_that_are_none_end_in_one_line(tmp_path, content, said, capsys):
+  file = tmp_path / 'bench.json'
+  file.write_text(json.dumps(content))
+  argument = f'--measured={tmp_path}'
+  assert commands.main(['plan', 'configs/quickstart.gin', argument]) == 1
+  err = capsys.readouterr().err
+  assert said in err and str(file) in err and err.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+  ('file', 'change', 'said'),
+  [
+    ('sweep.json', {'runs': {'a': 1}}, "runs is {'a': 1}"),
+    ('sweep.json', {'max_length': None}, 'is None; it must be a number'),
+    ('runs/*/summary.json', {'acceptance_rate': 'x'}, "acceptance_rate is 'x'"),
+    ('runs/*/examples.jsonl', {'verifier_calls': None}, 'verifier_calls is N'),
+  ],
+)
+def test_a_damaged_run_ends_in_one_line(
+  ran, tmp_path, file, change, said, capsys
+):
+  copy = shutil.copytree(ran[1], tmp_path / 'run')
+  for path in copy.glob(file):
+    lines = path.read_text().splitlines() if 'jsonl' in file else None
+    whole = [json.loads(line) for line in lines or [path.read_text()]]
+    path.write_text(''.join(json.dumps(row | change) + '\n' for row in whole))
+  assert commands.main(['plan', str(ran[0]), f'--measured={copy}']) == 1
+  err = capsys.readouterr().err
+  assert said in err and err.count('\n') == 1
 
 
 def test_the_acceptance_rate_gives_the_rounds():
