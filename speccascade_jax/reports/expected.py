@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import dataclasses
 import json
+import math
 import os
 import pathlib
 from typing import Any
@@ -37,6 +38,7 @@ _CURVE = ('latency', 'quality')
 _OF_SWEEP = ('task', 'models', 'split')
 _OF_RUN = ('label', 'alpha', 'gamma', 'temperature', 'top_k', 'top_p', 'min_p')
 _NUMBERS = ('value', *_OF_RUN[1:])
+_TEXTS = ('task', 'split', 'label')
 
 
 class ExpectedError(ValueError):
@@ -137,9 +139,15 @@ def load(path: str | os.PathLike[str]) -> tuple[str, list[Figure]]:
     raise ExpectedError(
       f"{path} must say 'of' whom and which 'figures', and nothing else."
     )
-  return content['of'], [
+  of, figures = content['of'], content['figures']
+  if not isinstance(of, str) or not isinstance(figures, list):
+    raise ExpectedError(
+      f"{path}: 'of' must be a text and 'figures' a list; they are {of!r} and "
+      f'{figures!r}.'
+    )
+  return of, [
     _figure(entry, f'{path}, figure {number}')
-    for number, entry in enumerate(content['figures'], 1)
+    for number, entry in enumerate(figures, 1)
   ]
 
 
@@ -157,9 +165,22 @@ def _figure(entry: Any, where: str) -> Figure:
     if not isinstance(entry.get(name), str) or not entry[name].strip():
       raise ExpectedError(f'{where} has no {name}.')
   for name in _NUMBERS:
-    value = entry.get(name)
-    if name in entry and type(value) not in (int, float):
+    value = entry.get(name, 0)
+    if type(value) not in (int, float) or not math.isfinite(value):
       raise ExpectedError(f'{where}: {name} is {value!r}; it must be a number.')
+  for name in _TEXTS:
+    if not isinstance(entry.get(name, ''), str):
+      raise ExpectedError(
+        f'{where}: {name} is {entry[name]!r}; it must be a text.'
+      )
+  models = entry.get('models', [])
+  if not isinstance(models, list) or not all(
+    isinstance(m, str) for m in models
+  ):
+    raise ExpectedError(
+      f'{where}: models is {models!r}; it must be the names of two in '
+      'gin/models.'
+    )
   if 'value' not in entry:
     raise ExpectedError(f'{where} has no value.')
   of = {k: v for k, v in entry.items() if k in (*_OF_SWEEP, *_OF_RUN)}

@@ -122,11 +122,44 @@ def test_the_file_beside_the_gin_file_is_found(path, tmp_path, capsys):
     ({'figure': 'x', 'value': '1', 'source': 'x'}, "value is '1'"),
     ({'figure': 'x', 'value': 1, 'source': 'x', 'rule': 'opt'}, 'says rule'),
     ('latency', 'must be an object'),
+    ({'figure': 'x', 'value': float('nan'), 'source': 'x'}, 'value is nan'),
+    (
+      {'figure': 'x', 'value': 1, 'source': 'x', 'alpha': True},
+      'alpha is True',
+    ),
+    ({'figure': 'x', 'value': 1, 'source': 'x', 'label': 3}, 'label is 3'),
+    ({'figure': 'x', 'value': 1, 'source': 'x', 'task': None}, 'task is None'),
+    ({'figure': 'x', 'value': 1, 'source': 'x', 'split': []}, r'split is \[\]'),
+    (
+      {'figure': 'x', 'value': 1, 'source': 'x', 'models': 'a'},
+      "models is 'a'",
+    ),
+    ({'figure': 'x', 'value': 1, 'source': 'x', 'models': [1]}, 'models is'),
   ],
 )
 def test_a_figure_that_is_not_as_it_must_be_is_refused(tmp_path, entry, said):
   with pytest.raises(expected.ExpectedError, match=said):
     expected.load(_write(tmp_path / 'e.json', [*_FIGURES, entry]))
+
+
+@pytest.mark.parametrize(
+  'content',
+  [
+    {'of': 'x', 'figures': 3},
+    {'of': 'x', 'figures': {}},
+    {'of': 3, 'figures': []},
+    {'of': None, 'figures': []},
+  ],
+)
+def test_a_file_of_other_things_ends_in_one_line(
+  path, tmp_path, content, capsys
+):
+  file = tmp_path / 'e.json'
+  file.write_text(json.dumps(content))
+  assert commands.main(['report', str(path), f'--expected={file}']) == 1
+  err = capsys.readouterr().err
+  assert "'of' must be a text and 'figures' a list" in err
+  assert str(file) in err and err.count('\n') == 1
 
 
 def test_what_no_run_has_is_named(sweep, tmp_path):
