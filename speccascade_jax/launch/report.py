@@ -16,7 +16,6 @@ from speccascade_jax.reports import calibration_page
 from speccascade_jax.reports import calibrations
 from speccascade_jax.reports import expected as expected_lib
 from speccascade_jax.reports import expected_tables
-from speccascade_jax.reports import figures
 from speccascade_jax.reports import headline
 from speccascade_jax.reports import headline_tables
 from speccascade_jax.reports import page
@@ -63,17 +62,14 @@ def _sweep(
   sweep = runs.load(run_dir)
   rows = headline.find(sweep)
   beside = _beside(sweep, rows, expected)
+  drawn = page.figures(sweep)
   files: dict[str, str | bytes] = {
     'table.md': tables.markdown(sweep),
     'table.csv': tables.csv(sweep),
     'headline.md': headline_tables.markdown(rows, sweep.primary_metric),
     'headline.csv': headline_tables.csv(rows),
-    'quality_vs_latency.png': figures.quality_vs_latency(sweep).png,
-    'quality_vs_rejection_rate.png': figures.quality_vs_rejection_rate(
-      sweep
-    ).png,
-    'quality_vs_deferral_rate.png': figures.quality_vs_deferral_rate(sweep).png,
-    'index.html': page.render(sweep, rows, beside),
+    **{f'{name}.png': figure.png for name, figure in drawn.items()},
+    'index.html': page.render(sweep, rows, beside, drawn),
   }
   text = f'{tables.text(sweep)}\n'
   text += headline_tables.text(rows, sweep.primary_metric)

@@ -24,11 +24,26 @@ from speccascade_jax.reports import series as series_lib
 from speccascade_jax.reports import tables
 
 _EXAMPLES = 6
-_FIGURES: tuple[tuple[str, Callable[..., figures_lib.Figure]], ...] = (
-  ('Quality against latency', figures_lib.quality_vs_latency),
-  ('Quality against rejection rate', figures_lib.quality_vs_rejection_rate),
-  ('Quality against deferral rate', figures_lib.quality_vs_deferral_rate),
-)
+# Name of the picture's file -> its title and how it is drawn.
+_FIGURES: Mapping[str, tuple[str, Callable[..., figures_lib.Figure]]] = {
+  'quality_vs_latency': (
+    'Quality against latency',
+    figures_lib.quality_vs_latency,
+  ),
+  'quality_vs_rejection_rate': (
+    'Quality against rejection rate',
+    figures_lib.quality_vs_rejection_rate,
+  ),
+  'quality_vs_deferral_rate': (
+    'Quality against deferral rate',
+    figures_lib.quality_vs_deferral_rate,
+  ),
+}
+
+
+def figures(sweep: runs_lib.Sweep) -> dict[str, figures_lib.Figure]:
+  """The page's pictures, not the dark ones, by the names of their files."""
+  return {name: draw(sweep) for name, (_, draw) in _FIGURES.items()}
 
 
 @functools.cache
@@ -47,6 +62,7 @@ def render(
   sweep: runs_lib.Sweep,
   rows: Sequence[headline.Row] | None = None,
   beside: expected_lib.Beside | None = None,
+  drawn: Mapping[str, figures_lib.Figure] | None = None,
 ) -> str:
   """The page: operating points, figures, tables, texts and circumstances.
 
@@ -54,7 +70,9 @@ def render(
     sweep: the runs.
     rows: of the headline table, if they have been computed already.
     beside: published figures to compare with.
+    drawn: `figures` of the sweep, if they have been drawn already.
   """
+  drawn = figures(sweep) if drawn is None else drawn
   metric = sweep.primary_metric
   points = [operating_point.find(g, metric) for g in sweep.groups()]
   shown = columns.of_sweep(sweep)
@@ -70,7 +88,10 @@ def render(
       headline=_headline_groups(points, rows, metric),
       headline_notes=headline_tables.notes(rows),
       beside=_beside(beside),
-      figures=[_figure(title, draw, sweep) for title, draw in _FIGURES],
+      figures=[
+        _figure(title, drawn[name], draw(sweep, dark=True), sweep)
+        for name, (title, draw) in _FIGURES.items()
+      ],
       columns=shown,
       groups=[_group(point, shown, sweep) for point in points],
       marks=tables.MARKS,
@@ -168,10 +189,10 @@ def _headline_groups(
 
 def _figure(
   title: str,
-  draw: Callable[..., figures_lib.Figure],
+  light: figures_lib.Figure,
+  dark: figures_lib.Figure,
   sweep: runs_lib.Sweep,
 ) -> dict[str, Any]:
-  light, dark = draw(sweep), draw(sweep, dark=True)
   return {
     'title': title,
     'light': _embedded(light),
