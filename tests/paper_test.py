@@ -2,22 +2,29 @@
 
 Tiny random pairs of the same family stand for the models, a few made-up
 examples in TFDS's own files for the data sets; method by method, prompts,
-decoding, metrics, results and reports are those of the real run. By default the
-first and the last method of every leaf are run and reported in text; with -m
-slow all methods, with figures and pages.
+decoding, metrics, results and reports are those of the real run. Gemma's reads
+a vocabulary of its own kind, and says <end_of_turn> often enough to be stopped
+by it. By default the first and the last method of every leaf are run, and of
+each task one pair is reported with figures and pages; with -m slow all of it.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
 import re
 
 import jax
+import numpy as np
 import pytest
 
+from speccascade_jax import pair as pair_lib
+from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax.checkpoints import native
+from speccascade_jax.data import corpora
 from speccascade_jax.data import sandbox
+from speccascade_jax.decoding import call_times
 from speccascade_jax.launch import gin_setup
 from speccascade_jax.launch import model_names
 from speccascade_jax.launch import plan
@@ -31,6 +38,7 @@ from speccascade_jax.reports import headline
 from speccascade_jax.reports import headline_tables
 from speccascade_jax.reports import runs
 from speccascade_jax.reports import tables
+from tests.data import chat_vocabulary
 from tests.data import tiny_sets
 from tests.evaluation import tiny_pair
 
@@ -47,13 +55,20 @@ _TRACED = (
   'configs/paper/finetune/t5_small/wmt14_en_de.gin',
   'configs/paper/t5_small_large/wmt14_en_de.gin',
 )
-# Shapes of all runs, so that a family's programs are compiled once.
-_SHAPE = {'input_length': 24, 'max_length': 5}
+# Shapes of all runs, so that a family's programs are compiled once. The longest
+# few-shot prompts do not fit, and are cut.
+_SHAPES = {
+  't5': {'input_length': 24, 'max_length': 5},
+  'gemma': {'input_length': 256, 'max_length': 10},
+}
 
 
 @pytest.fixture(autouse=True)
 def _at_the_root(monkeypatch):
   monkeypatch.chdir(_ROOT)
+  # Nobody reads the times of single calls: one turn will do.
+  once = functools.partial(call_times.quickest_ms, repeats=1)
+  monkeypatch.setattr(call_times, 'quickest_ms', once)
 
 
 @pytest.fixture(scope='module')
@@ -67,11 +82,21 @@ def data_dir(tmp_path_factory):
 def pairs(tmp_path_factory):
   """Arguments of `load_pair`, by family."""
   folder = tmp_path_factory.mktemp('pairs')
-  t5 = tiny_pair.save(folder / 't5')
-  found = {'t5': t5, 'gemma': {'vocabulary': t5['vocabulary']}}
+  return {
+    't5': tiny_pair.save(folder / 't5'),
+    'gemma': _save_gemma(tmp_path_factory.mktemp('gemma')),
+  }
+
+
+def _save_gemma(folder):
+  texts = [pair.source for pair in corpora.read('debian_en_de', 'test')[:300]]
+  path = chat_vocabulary.train(folder, texts)
+  words = vocabularies.Vocabulary(path)
+  (end,) = words.encode('<end_of_turn>')
+  found = {'vocabulary': str(path)}
   for seed, role in enumerate(('drafter', 'verifier')):
     config = gemma_config.GemmaConfig(
-      vocab_size=4096,
+      vocab_size=words.size,
       emb_dim=16,
       num_layers=2 + 2 * seed,
       num_heads=2,
@@ -85,8 +110,30 @@ def pairs(tmp_path_factory):
       use_post_norms=True,
     )
     params = families.init(config, jax.random.key(seed))
+    embedding = np.array(params['token_embedder']['embedding'])
+    # What every token brings along, the end of a turn more than the others (one
+    # token in ten) and the end of a text not at all.
+    embedding[:, 0] = 2.0
+    embedding[end, 0] = 4.5 - 1.2 * seed
+    embedding[words.eos_id, 0] = 0.0
+    params['token_embedder']['embedding'] = embedding
     native.save(folder / role, config, params)
-    found['gemma'][role] = str(folder / role)
+    found[role] = str(folder / role)
+  return found
+
+
+@pytest.fixture
+def read(monkeypatch):
+  """Inputs by text, as token ids, that models have got to read."""
+  found = {}
+  encode = pair_lib.Pair._encode
+
+  def recorded(self, texts, input_length):
+    inputs, cut = encode(self, texts, input_length)
+    found.update(zip(texts, inputs.tolist()))
+    return inputs, cut
+
+  monkeypatch.setattr(pair_lib.Pair, '_encode', recorded)
   return found
 
 
@@ -95,10 +142,11 @@ def _build(command, file):
 
 
 def _run(file, methods, pairs, data_dir, run_dir):
-  """Runs methods of a leaf, by number, on two examples; the arguments."""
+  """Runs methods of a leaf, by number, on three examples; the arguments."""
   arguments = _build(sweep_command.sweep, file)
   family = arguments['pair']['models'][0].split('_')[0]
   chosen = [arguments['methods'][i] for i in methods]
+  assert family == 'gemma' or 5 in arguments['gammas']
   # What the leaf asks for beyond this is what makes it long.
   arguments |= {
     'pair': pairs[family],
@@ -106,11 +154,13 @@ def _run(file, methods, pairs, data_dir, run_dir):
     'run_dir': str(run_dir),
     'methods': chosen,
     'temperatures': arguments['temperatures'][-1:],
-    'gammas': arguments['gammas'][-1:],
-    'num_examples': 2,
+    # One that all leaves of a family have.
+    'gammas': arguments['gammas'][:1] if family == 'gemma' else (5,),
+    'num_examples': 3,
     'trials': 1,
+    'seed': 1,
     'replicates': 3,
-    **_SHAPE,
+    **_SHAPES[family],
   }
   if arguments['primary_metric'] == 'pass_at_1':
     arguments['run_programs'] = True
@@ -122,12 +172,16 @@ def _run(file, methods, pairs, data_dir, run_dir):
   for key in header['runs']:
     folder = run_dir / 'runs' / key
     summary = json.loads((folder / 'summary.json').read_text())
-    assert summary['num_examples'] == 2
+    assert summary['num_examples'] == 3
     assert 0 <= summary['quality'][arguments['primary_metric']] <= 100
     assert math.isfinite(summary['relative_latency'])
-  rows = (run_dir / 'examples.jsonl').read_text().splitlines()
-  assert len(rows) == 2 and all(json.loads(row)['source'] for row in rows)
+  rows = _lines(run_dir / 'examples.jsonl')
+  assert len(rows) == 3 and all(row['source'] for row in rows)
   return arguments
+
+
+def _lines(path):
+  return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_every_pair_has_its_tasks():
@@ -152,17 +206,68 @@ def test_every_pair_has_its_tasks():
 
 
 @pytest.mark.parametrize('file', _SWEPT)
-def test_a_leaf_goes_from_prompt_to_report(file, pairs, data_dir, tmp_path):
+def test_a_leaf_goes_from_prompt_to_report(
+  file, pairs, data_dir, tmp_path, read, capsys
+):
   if 'mbpp' in file:
     _skip_without_sandbox()
   arguments = _run(file, (0, -1), pairs, data_dir, tmp_path / 'run')
-  sweep = runs.load(tmp_path / 'run')
-  text = tables.text(sweep, width=200)
+  if 'gemma' in file:
+    words = vocabularies.Vocabulary(pairs['gemma']['vocabulary'])
+    own = _build(sweep_command.sweep, file)
+    _check_prompts(read, words, own['input_length'], arguments['task'])
+    _check_stops(tmp_path / 'run')
+  if re.search('_(27b|xl)/', file):
+    sweep = runs.load(tmp_path / 'run')
+    out = tables.text(sweep, width=200)
+    out += headline_tables.text(headline.find(sweep), sweep.primary_metric)
+  else:
+    capsys.readouterr()
+    report.report(run_dir=str(tmp_path / 'run'))
+    out = capsys.readouterr().out
+    assert (tmp_path / 'run/report/index.html').stat().st_size > 10_000
+  _check_report(out, tmp_path / 'run', arguments)
+
+
+def _check_prompts(read, words, input_length, task):
+  """They are whole in the leaf, as Gemma wants them, and only here cut."""
+  start, end = (words.encode(mark)[0] for mark in chat_vocabulary.MARKS)
+  shots = int(re.search(r'_(\d)shot', task)[1])
+  room = _SHAPES['gemma']['input_length']
+  assert len(read) == 3
+  for text, padded in read.items():
+    whole = words.encode(text)
+    assert whole[0] == start and whole.count(start) == 2 * (shots + 1)
+    assert whole.count(end) == 2 * shots + 1
+    assert 1 + len(whole) <= input_length
+    ids = [i for i in padded if i]
+    # The question comes last and stays, whatever is cut.
+    assert ids == [words.bos_id, *whole[-(room - 1) :]]
+    assert (1 + len(whole) > room) == (shots > 1), 'some are, some not'
+    *_, question, answer = words.decode(ids[1:]).split('<start_of_turn>')
+    assert question in text and question.startswith('user\n')
+    assert question.endswith('<end_of_turn>\n') and len(question) > 25
+    assert answer == 'model\n' and text.endswith(
+      question + '<start_of_turn>model\n'
+    )
+
+
+def _check_stops(run_dir):
+  """Some texts end with the turn, and nobody sees what ended them."""
+  rows = [r for log in run_dir.glob('runs/*/*.jsonl') for r in _lines(log)]
+  stopped = [
+    r for r in rows if r['output_tokens'] < _SHAPES['gemma']['max_length']
+  ]
+  assert any(row['prediction'] for row in stopped)
+  assert not any('_turn>' in row['prediction'] for row in rows)
+
+
+def _check_report(out, run_dir, arguments):
+  sweep = runs.load(run_dir)
   last = sweep.runs[-1].label
-  assert f'{arguments["task"]}/{arguments["split"]}, 2 examples' in text
-  assert 'Verifier' in text and text.count(last) >= 5
-  metric = arguments['primary_metric']
-  assert last in headline_tables.text(headline.find(sweep), metric)
+  assert f'{arguments["task"]}/{arguments["split"]}, 3 examples' in out
+  assert 'Verifier' in out and out.count(last) >= 5
+  assert "wall clock: latency at the verifier's" in out
 
 
 @pytest.mark.slow
@@ -171,9 +276,9 @@ def test_all_methods_of_a_leaf_run(file, pairs, data_dir, tmp_path, capsys):
   if 'mbpp' in file:
     _skip_without_sandbox()
   every = range(len(_build(sweep_command.sweep, file)['methods']))
-  _run(file, every, pairs, data_dir, tmp_path / 'run')
+  arguments = _run(file, every, pairs, data_dir, tmp_path / 'run')
   report.report(run_dir=str(tmp_path / 'run'))
-  assert 'Verifier' in capsys.readouterr().out
+  _check_report(capsys.readouterr().out, tmp_path / 'run', arguments)
   assert (tmp_path / 'run/report/index.html').stat().st_size > 10_000
 
 
@@ -261,7 +366,7 @@ def test_fine_tuned_models_are_swept(pairs, data_dir, tmp_path, capsys):
     )
   _run(
     'configs/paper/t5_small_large/wmt14_en_de.gin',
-    (0, 1, 4, -1),  # Both models alone, lossless, and TokenV3.
+    (0, -1),
     {'t5': tuned},
     data_dir,
     tmp_path / 'run',

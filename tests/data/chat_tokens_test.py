@@ -1,15 +1,15 @@
 """The marks of a conversation are one token each, whatever the vocabulary."""
 
 import pytest
-import sentencepiece
 import tokenizers
 
 from speccascade_jax import vocabulary as core
 from speccascade_jax.data import corpora
 from speccascade_jax.data import few_shot
 from speccascade_jax.decoding import stopping
+from tests.data import chat_vocabulary
 
-MARKS = ('<start_of_turn>', '<end_of_turn>')
+MARKS = chat_vocabulary.MARKS
 CHAT = few_shot.Chat('{question}')
 QUESTION = {'question': 'What is a_turn of <5>?'}
 PROMPT = CHAT.prompt([few_shot.Example(QUESTION, 'It is > 4.', 4)], QUESTION)
@@ -23,25 +23,7 @@ def texts():
 def words(tmp_path_factory):
   """The same kinds of vocabulary that Gemma is published with, by name."""
   folder = tmp_path_factory.mktemp('vocabularies')
-  sentencepiece.SentencePieceTrainer.train(
-    sentence_iterator=iter(texts()),
-    model_prefix=str(folder / 'tokenizer'),
-    model_type='bpe',
-    vocab_size=400,
-    byte_fallback=True,
-    add_dummy_prefix=False,
-    remove_extra_whitespaces=False,
-    normalization_rule_name='identity',
-    pad_id=0,
-    eos_id=1,
-    bos_id=2,
-    unk_id=3,
-    pad_piece='<pad>',
-    eos_piece='<eos>',
-    bos_piece='<bos>',
-    user_defined_symbols=[*MARKS, '\n', '\n\n'],
-    minloglevel=2,
-  )
+  chat_vocabulary.train(folder, texts())
   # Of the same family, with other tokens: what Hugging Face makes of it.
   tokenizer = tokenizers.Tokenizer(
     tokenizers.models.BPE(unk_token='<unk>', byte_fallback=True)
