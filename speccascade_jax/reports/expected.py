@@ -70,11 +70,13 @@ class Comparison:
     figure: the published one.
     ours: None where the sweep has nothing like it.
     interval: of ours; None without replicates.
+    sweep: which one of several; empty if there is but one.
   """
 
   figure: Figure
   ours: float | None
   interval: intervals.Interval | None
+  sweep: str = ''
 
 
 @dataclasses.dataclass(frozen=True)

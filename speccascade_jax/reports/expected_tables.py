@@ -36,7 +36,7 @@ def cells(comparison: expected.Comparison, number: int) -> list[str]:
     what = _QUESTIONS.get(what, formats.metric_name(_last(what)))
   return [
     what,
-    _subject(figure),
+    f'{comparison.sweep} {_subject(figure)}'.lstrip(),
     f'{figure.value:g}',
     '-' if comparison.ours is None else f'{comparison.ours:.4g}',
     '-' if comparison.interval is None else formats.bounds(comparison.interval),
