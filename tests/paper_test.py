@@ -12,18 +12,22 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import pathlib
 import re
+import subprocess
 
 import jax
 import numpy as np
 import pytest
 
+from speccascade_jax import footprint
 from speccascade_jax import pair as pair_lib
 from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax.checkpoints import native
 from speccascade_jax.data import corpora
 from speccascade_jax.data import sandbox
+from speccascade_jax.data import task_texts
 from speccascade_jax.decoding import call_times
 from speccascade_jax.launch import gin_setup
 from speccascade_jax.launch import model_names
@@ -55,6 +59,7 @@ _TRACED = (
   'configs/paper/finetune/t5_small/wmt14_en_de.gin',
   'configs/paper/t5_small_large/wmt14_en_de.gin',
 )
+_WHOLE = tiny_sets.SIZES['wmt14_translate/de-en']['validation']
 # Shapes of all runs, so that a family's programs are compiled once. The longest
 # few-shot prompts do not fit, and are cut.
 _SHAPES = {
@@ -141,8 +146,8 @@ def _build(command, file):
   return gin_setup.build(command, gin_setup.Flags((file,)))
 
 
-def _run(file, methods, pairs, data_dir, run_dir):
-  """Runs methods of a leaf, by number, on three examples; the arguments."""
+def _run(file, methods, pairs, data_dir, run_dir, num_examples=3):
+  """Runs methods of a leaf, by number, on a few examples; the arguments."""
   arguments = _build(sweep_command.sweep, file)
   family = arguments['pair']['models'][0].split('_')[0]
   chosen = [arguments['methods'][i] for i in methods]
@@ -156,7 +161,7 @@ def _run(file, methods, pairs, data_dir, run_dir):
     'temperatures': arguments['temperatures'][-1:],
     # One that all leaves of a family have.
     'gammas': arguments['gammas'][:1] if family == 'gemma' else (5,),
-    'num_examples': 3,
+    'num_examples': num_examples,
     'trials': 1,
     'seed': 1,
     'replicates': 3,
@@ -172,11 +177,12 @@ def _run(file, methods, pairs, data_dir, run_dir):
   for key in header['runs']:
     folder = run_dir / 'runs' / key
     summary = json.loads((folder / 'summary.json').read_text())
-    assert summary['num_examples'] == 3
+    assert summary['num_examples'] == (num_examples or _WHOLE)
     assert 0 <= summary['quality'][arguments['primary_metric']] <= 100
     assert math.isfinite(summary['relative_latency'])
   rows = _lines(run_dir / 'examples.jsonl')
-  assert len(rows) == 3 and all(row['source'] for row in rows)
+  assert len(rows) == (num_examples or _WHOLE)
+  assert all(row['source'] for row in rows)
   return arguments
 
 
@@ -222,11 +228,23 @@ def test_a_leaf_goes_from_prompt_to_report(
     out = tables.text(sweep, width=200)
     out += headline_tables.text(headline.find(sweep), sweep.primary_metric)
   else:
-    capsys.readouterr()
-    report.report(run_dir=str(tmp_path / 'run'))
-    out = capsys.readouterr().out
-    assert (tmp_path / 'run/report/index.html').stat().st_size > 10_000
+    out = _reported(file, tmp_path / 'run', capsys)
   _check_report(out, tmp_path / 'run', arguments)
+
+
+def _reported(file, run_dir, capsys):
+  """What `report` prints, as the leaf's header calls it."""
+  beside = re.search(r'# +--expected=(\S+)', (_ROOT / file).read_text())
+  assert (beside is None) == ('gemma' in file)
+  capsys.readouterr()
+  report.report(run_dir=str(run_dir), expected=beside and beside[1])
+  out = capsys.readouterr().out
+  assert (run_dir / 'report/index.html').stat().st_size > 10_000
+  if beside is not None:
+    task = json.loads((run_dir / 'sweep.json').read_text())['task']
+    number = {'wmt14_en_de': 3000, 'xsum': 11305, 'cnn_dailymail': 13368}[task]
+    assert re.search(rf'num_examples +Verifier, T 1 +{number} +3 ', out)
+  return out
 
 
 def _check_prompts(read, words, input_length, task):
@@ -277,9 +295,8 @@ def test_all_methods_of_a_leaf_run(file, pairs, data_dir, tmp_path, capsys):
     _skip_without_sandbox()
   every = range(len(_build(sweep_command.sweep, file)['methods']))
   arguments = _run(file, every, pairs, data_dir, tmp_path / 'run')
-  report.report(run_dir=str(tmp_path / 'run'))
-  _check_report(capsys.readouterr().out, tmp_path / 'run', arguments)
-  assert (tmp_path / 'run/report/index.html').stat().st_size > 10_000
+  out = _reported(file, tmp_path / 'run', capsys)
+  _check_report(out, tmp_path / 'run', arguments)
 
 
 @pytest.mark.parametrize('file', _SWEPT)
@@ -307,9 +324,122 @@ def _skip_without_sandbox():
   ],
 )
 def test_the_header_states_the_memory_that_is_planned(file):
-  told = re.findall(r'# Memory: (\S+ \S+), as', (_ROOT / file).read_text())
   planned = plan.plan(flags=gin_setup.Flags((file,)))
-  assert told == [planning_texts.needed(planned)]
+  estimate = footprint.total(p for p in planned.memory if p.estimated)
+  told = [planning_texts.needed(planned)]
+  told += [planning_texts.size(estimate)] if estimate else []
+  assert _told(file)[1] == told
+
+
+@pytest.mark.parametrize('file', _LEAVES)
+def test_the_header_names_the_least_device_that_has_the_memory(file):
+  hardware, told = _told(file)
+  units = {'GB': 1e9, 'MB': 1e6}
+  needed = sum(float(n) * units[u] for n, u in map(str.split, told))
+  # Accelerators that there are, and a tenth for what calls need besides.
+  fit = [gb for gb in (16, 24, 40, 80, 141) if 1.1 * needed < gb * 1e9]
+  assert hardware == fit[0]
+
+
+def _told(file):
+  """The header's device [GB], and memory: without activations, and these."""
+  head = (_ROOT / file).read_text().split('include')[0]
+  head = head.replace('\n# ', ' ')
+  (hardware,) = re.findall(r'Hardware: one accelerator of (\d+) GB', head)
+  (own,) = re.findall(r'Memory: (\S+ \S+), as `speccascade plan` tells', head)
+  more = re.findall(r'activations on top: about (\S+ \S+) by its', head)
+  assert len(more) == ('/finetune/' in file)
+  return int(hardware), [own, *more]
+
+
+@pytest.mark.parametrize('file', _SWEPT)
+def test_the_header_marks_what_is_assumed_and_what_deviates(file):
+  head = (_ROOT / file).read_text().split('include')[0].replace('\n# ', ' ')
+  own = _build(sweep_command.sweep, file)
+  assumed = head.split('Assumed: ')[1] if 'Assumed: ' in head else ''
+  assert ('T = 1' in assumed) == ([*own['temperatures']] == [1.0])
+  if 'gemma' in file:
+    assert 'number of examples' in assumed
+    return
+  assert 'Deviation: ' in head and own['num_examples'] == 500
+  # What it names takes the whole split.
+  (binding,) = re.findall(r'--gin\.(\S+num_examples)=None', head)
+  flags = gin_setup.Flags((file,), (f'{binding} = None',))
+  assert gin_setup.build(sweep_command.sweep, flags)['num_examples'] is None
+
+
+@pytest.mark.parametrize('file', [f for f in _SWEPT if 'gemma' in f])
+def test_a_base_model_reads_the_task_of_the_same_name(file):
+  task = _build(sweep_command.sweep, file)['task']
+  flags = gin_setup.Flags((file,), (f"TASK = '{task.removesuffix('_it')}'",))
+  base = gin_setup.build(sweep_command.sweep, flags)['task']
+  assert base + '_it' == task
+  chat, plain = map(task_texts.stop_sequences, (task, base))
+  assert '<end_of_turn>' in chat and '<end_of_turn>' not in plain and plain
+
+
+@pytest.mark.parametrize(
+  ('script', 'arguments', 'leaves', 'expected'),
+  [
+    ('paper_t5/finetune.sh', [], _TRAINED, None),
+    (
+      'paper_t5/run.sh',
+      ['--gin.sweep.top_p=0.9'],
+      [f for f in _SWEPT if '/t5_' in f],
+      'experiments/paper_t5/expected.json',
+    ),
+    (
+      'paper_gemma/run.sh',
+      ['--gin.sweep.run_programs=True'],
+      [f for f in _SWEPT if '/gemma_' in f],
+      None,
+    ),
+    (
+      'paper_gemma/run.sh',
+      [],
+      [f for f in _SWEPT if '/gemma_' in f and 'mbpp' not in f],
+      None,
+    ),
+  ],
+)
+def test_one_command_runs_all_leaves_of_a_table(
+  tmp_path, script, arguments, leaves, expected
+):
+  # Stands for the real one, whose arguments it keeps; makes run directories.
+  program = tmp_path / 'speccascade'
+  log = tmp_path / 'log'
+  program.write_text(
+    '#!/bin/sh\n'
+    f'echo "$@" >> {log}\n'
+    'for a; do case "$a" in --gin.RUN_DIR=*)\n'
+    '  eval "mkdir -p ${a#*=}" ;; esac; done\n'
+  )
+  program.chmod(0o755)
+  path = f'{tmp_path}:{os.environ["PATH"]}'
+  subprocess.run(
+    ['sh', f'experiments/{script}', *arguments],
+    env={'PATH': path, 'RUNS': str(tmp_path / 'runs')},
+    check=True,
+    stderr=subprocess.DEVNULL,
+  )
+  lines = log.read_text().splitlines()
+  begun = [line for line in lines if not line.startswith('report')]
+  assert sorted(line.split('gin_file=')[1].split()[0] for line in begun) == (
+    sorted(leaves)
+  )
+  assert all(line.endswith(' '.join(arguments)) for line in begun)
+  if 'finetune' in script:
+    assert len(lines) == len(begun) == 9
+    return
+  kind = script.split('/')[0].removeprefix('paper_')
+  own = [leaf.replace('configs/paper', f'{tmp_path}/runs') for leaf in leaves]
+  own = [name.removesuffix('.gin') for name in own]
+  command, *named = lines[-1].split()
+  assert command == 'report' and named[: len(own)] == sorted(own)
+  assert f'--output={tmp_path}/runs/{kind}' in named
+  assert [n for n in named if 'expected' in n] == (
+    [f'--expected={expected}'] if expected else []
+  )
 
 
 def _train(file, run_dir, pair, data_dir, size, task):
@@ -370,6 +500,7 @@ def test_fine_tuned_models_are_swept(pairs, data_dir, tmp_path, capsys):
     {'t5': tuned},
     data_dir,
     tmp_path / 'run',
+    num_examples=None,  # The whole split.
   )
   report.report(run_dir=str(tmp_path / 'run'))
   assert f'{tuned["drafter"]} -> {tuned["verifier"]}' in capsys.readouterr().out
@@ -384,7 +515,11 @@ def test_a_fine_tuning_starts_as_its_leaf_says(file):
     arguments['model'], dropout_rate=0.0, dtype='float32'
   )
   assert model == model_names.config(f't5_1_1_{size}')
-  assert (arguments['task'], arguments['initial']) == (task, f't5-v1_1-{size}')
+  assert arguments['task'] == task
+  # As T5X has it in its docs/models.md.
+  assert arguments['initial'] == (
+    f'gs://t5-data/pretrained_models/t5x/t5_1_1_{size}/checkpoint_1000000'
+  )
   # Where the sweep over the task looks for it.
   swept = 't5_small_large' if size != 'xl' else 't5_small_xl'
   pair = _build(sweep_command.sweep, f'configs/paper/{swept}/{task}.gin')[

@@ -65,10 +65,9 @@ def train(
   start = initial_params.Start(model, initial, teacher, from_teacher, frozen)
   training_inputs.check_data(task)
   framing = training_inputs.framing(model, vocabulary, initial, teacher)
-  if framing is None:
-    # Which may not be to be had.
-    words = training_inputs.task_framing(task).vocabulary
-    words.cut(model.vocab_size, task)
+  # The task's own may not be to be had.
+  words = (framing or training_inputs.task_framing(task)).vocabulary
+  words.cut(model.vocab_size, task)
   data = training_inputs.Data(
     task, lengths, batch_tokens, loop.microbatches, seed, framing
   )
@@ -110,8 +109,7 @@ def train(
   config = dataclasses.replace(model, dropout_rate=0.0, dtype='float32')
   whole = parts.merge(state.eval_params, kept)
   native.save(export, config, whole, export_dtype)
-  if framing is not None:
-    framing.vocabulary.save(export)
+  words.save(export)
   print(f'The model of step {int(state.step)} is in {export}.')
 
 
