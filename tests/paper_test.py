@@ -17,15 +17,12 @@ import pathlib
 import re
 import subprocess
 
-import jax
-import numpy as np
 import pytest
 
 from speccascade_jax import footprint
 from speccascade_jax import pair as pair_lib
 from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax.checkpoints import native
-from speccascade_jax.data import corpora
 from speccascade_jax.data import sandbox
 from speccascade_jax.data import task_texts
 from speccascade_jax.decoding import call_times
@@ -36,14 +33,13 @@ from speccascade_jax.launch import planning_texts
 from speccascade_jax.launch import report
 from speccascade_jax.launch import sweep as sweep_command
 from speccascade_jax.launch import train as train_command
-from speccascade_jax.models import families
-from speccascade_jax.models.gemma import config as gemma_config
 from speccascade_jax.reports import headline
 from speccascade_jax.reports import headline_tables
 from speccascade_jax.reports import runs
 from speccascade_jax.reports import tables
 from tests.data import chat_vocabulary
 from tests.data import tiny_sets
+from tests.evaluation import tiny_gemma
 from tests.evaluation import tiny_pair
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -89,42 +85,8 @@ def pairs(tmp_path_factory):
   folder = tmp_path_factory.mktemp('pairs')
   return {
     't5': tiny_pair.save(folder / 't5'),
-    'gemma': _save_gemma(tmp_path_factory.mktemp('gemma')),
+    'gemma': tiny_gemma.save(tmp_path_factory.mktemp('gemma')),
   }
-
-
-def _save_gemma(folder):
-  texts = [pair.source for pair in corpora.read('debian_en_de', 'test')[:300]]
-  path = chat_vocabulary.train(folder, texts)
-  words = vocabularies.Vocabulary(path)
-  (end,) = words.encode('<end_of_turn>')
-  found = {'vocabulary': str(path)}
-  for seed, role in enumerate(('drafter', 'verifier')):
-    config = gemma_config.GemmaConfig(
-      vocab_size=words.size,
-      emb_dim=16,
-      num_layers=2 + 2 * seed,
-      num_heads=2,
-      num_kv_heads=1,
-      head_dim=8,
-      mlp_dim=32,
-      attention_pattern=('local', 'global'),
-      sliding_window=8,
-      attn_logit_softcap=50.0,
-      final_logit_softcap=30.0,
-      use_post_norms=True,
-    )
-    params = families.init(config, jax.random.key(seed))
-    embedding = np.array(params['token_embedder']['embedding'])
-    # What every token brings along, the end of a turn more than the others (one
-    # token in ten) and the end of a text not at all.
-    embedding[:, 0] = 2.0
-    embedding[end, 0] = 4.5 - 1.2 * seed
-    embedding[words.eos_id, 0] = 0.0
-    params['token_embedder']['embedding'] = embedding
-    native.save(folder / role, config, params)
-    found[role] = str(folder / role)
-  return found
 
 
 @pytest.fixture

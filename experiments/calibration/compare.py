@@ -69,10 +69,19 @@ def compared(sweep):
 def draw(rows, path: pathlib.Path) -> None:
   """One panel a rule: BLEU against rejections, without and with."""
   rules = list(dict.fromkeys(row['rule'] for row in rows))
+  lines = -(-len(rules) // 3)
   figure, panels = plt.subplots(
-    3, 3, figsize=(11, 9.5), layout='constrained', sharex=True, sharey=True
+    lines,
+    3,
+    figsize=(11, 0.5 + 3 * lines),
+    layout='constrained',
+    sharex=True,
+    sharey=True,
+    squeeze=False,
   )
-  for panel, rule in zip(panels.flat, rules, strict=True):
+  for panel in panels.flat[len(rules) :]:
+    panel.set_axis_off()
+  for panel, rule in zip(panels.flat, rules):
     for temperature, colour in COLOURS.items():
       some = [
         row

@@ -170,7 +170,7 @@ def draw(rows, path: pathlib.Path) -> None:
   figure, panels = plt.subplots(
     3, 3, figsize=(11, 9.5), layout='constrained', sharex=True, sharey=True
   )
-  for panel, rule in zip(panels.flat, ALPHAS, strict=True):
+  for panel, rule in zip(panels.flat, ALPHAS):
     for name, (colour, line, marker) in styles.items():
       points = [
         (100 * row['rejection'], 100 * row['accuracy'])

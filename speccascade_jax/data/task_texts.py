@@ -81,6 +81,15 @@ def stop_sequences(task: str) -> tuple[str, ...]:
   return getattr(_named(task), 'stop_sequences', ())
 
 
+def splits(task: str) -> tuple[str, ...]:
+  """Names of a task's splits.
+
+  Raises:
+    ValueError: if there is no such task.
+  """
+  return tuple(_named(task).splits)
+
+
 def check(task: str, split: str) -> None:
   """Refuses a split that cannot be read, without reading it.
 

@@ -32,8 +32,8 @@ def calibrate(
   max_length: int,
   num_examples: int | None,
   num_held_out: int | None,
-  split: str = 'validation',
-  held_out_split: str = 'test',
+  split: str | None = None,
+  held_out_split: str | None = None,
   input_length: int | None = None,
   stop: str | Sequence[str] | None = None,
   data_dir: str | None = None,
@@ -55,6 +55,7 @@ def calibrate(
         f'{name} is {value!r}; it must be a whole number, at least '
         f'{least[name]}.'
       )
+  split, held_out_split = _splits(task, split, held_out_split)
   if split == held_out_split:
     raise ValueError(
       f'split and held_out_split are both {split!r}: a temperature is to be '
@@ -112,6 +113,32 @@ def calibrate(
   print(f'\nThe temperatures are in {path}, for --gin_file={path}.')
   print(f'See the reliability diagrams: speccascade report {run_dir}')
   return summary
+
+
+def _splits(
+  task: str, split: str | None, held_out_split: str | None
+) -> tuple[str, str]:
+  """Both, where one is left to the task.
+
+  What is scored is 'test', or 'validation' where the answers of the test split
+  are not public; what is fitted on is 'validation', or else 'train'.
+
+  Raises:
+    ValueError: if the task has no two such splits.
+  """
+  if split is not None and held_out_split is not None:
+    return split, held_out_split
+  has = inputs.splits(task)
+  for held_out in (
+    (held_out_split,) if held_out_split else ('test', 'validation')
+  ):
+    for fitted in (split,) if split else ('validation', 'train'):
+      if {held_out, fitted} <= {*has} and held_out != fitted:
+        return fitted, held_out
+  raise ValueError(
+    f'{task} has the splits {", ".join(has)}: say which one to fit on '
+    '(calibrate.split) and which one to tell of (calibrate.held_out_split).'
+  )
 
 
 def _gin(path, identity, found) -> str:

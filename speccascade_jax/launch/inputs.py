@@ -135,6 +135,18 @@ def load_completions(
   ]
 
 
+def splits(task: str) -> tuple[str, ...]:
+  """Names of a task's splits.
+
+  Raises:
+    ValueError: if there is no such task.
+  """
+  quiet.import_seqio()
+  from speccascade_jax.data import task_texts
+
+  return task_texts.splits(task)
+
+
 def _rows(task, split, num_examples, seed, data_dir) -> list[dict[str, Any]]:
   # Here, because TensorFlow takes seconds and generating needs neither.
   quiet.import_seqio()

@@ -25,9 +25,10 @@ MBPP_SIZES = {'prompt': 10, 'test': 4, 'validation': 3, 'train': 5}
 _MBPP_FIRST = {'prompt': 1, 'test': 11, 'validation': 511, 'train': 601}
 
 
-def write(folder):
-  """Writes all sets into `folder`, a `data_dir`."""
-  for name, splits in SIZES.items():
+def write(folder, names=tuple(SIZES)):
+  """Writes sets of TFDS, and MBPP, into `folder`, a `data_dir`."""
+  for name in names:
+    splits = SIZES[name]
     builder = tfds.builder(name, data_dir=str(folder))
     make = _MAKERS[name]
 

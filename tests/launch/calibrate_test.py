@@ -1,6 +1,7 @@
 """`speccascade calibrate`, from the command line to what others take."""
 
 import json
+import math
 import re
 
 import pytest
@@ -8,8 +9,13 @@ import pytest
 from speccascade_jax import __main__ as commands
 from speccascade_jax import deferral
 from speccascade_jax.evaluation import methods
+from speccascade_jax.launch import calibrate
 from speccascade_jax.launch import gin_setup
+from speccascade_jax.launch import inputs
 from speccascade_jax.launch import sweep
+from tests.data import chat_vocabulary
+from tests.data import tiny_sets
+from tests.evaluation import tiny_gemma
 from tests.evaluation import tiny_pair
 
 _LEAF = '--gin_file=configs/calibrate.gin'
@@ -122,6 +128,70 @@ def test_an_untrained_pair_has_no_temperature(tmp_path, capsys):
   assert 'no finished calibration yet' in capsys.readouterr().err
 
 
+def test_a_few_shot_task_is_calibrated_on_the_splits_that_it_has(
+  tmp_path, capsys
+):
+  for name in ('data', 'pair'):
+    (tmp_path / name).mkdir()
+  tiny_sets.write(tmp_path / 'data', ['gsm8k'])
+  task = 'gemma_gsm8k_8shot_it'
+  read = inputs.load_completions(task, 'train', 4, 0, str(tmp_path / 'data'))
+  # Random weights, but that they know the words of the answers.
+  pair = tiny_gemma.save(tmp_path / 'pair', [row.target for row in read])
+  arguments = _small(
+    tmp_path / 'run',
+    num_examples=8,
+    num_held_out=4,
+    max_length=12,
+    batch_size=4,
+    replicates=10,
+    input_length=256,
+    data_dir=str(tmp_path / 'data'),
+  )
+  arguments += [f'--gin.TASK={task!r}', f'--gin.PAIR={pair!r}']
+  assert commands.main(['calibrate', *arguments]) == 0
+  out = capsys.readouterr().out
+  assert 'fitted on 8 examples of train, told of 4 of test (48 tokens)' in out
+  header = json.loads((tmp_path / 'run/calibration.json').read_text())
+  # What ends an answer is a mark in the text, not a token behind it.
+  assert header['stop'] == ['<end_of_turn>'] and not header['ends']
+  summary = json.loads((tmp_path / 'run/summary.json').read_text())
+  # Better than guessing among the vocabulary's pieces.
+  for model in summary['models'].values():
+    assert model['fit']['surprisal'] < math.log(chat_vocabulary.SIZE) - 1
+    assert 0.5 < model['temperature'] < 2.0
+
+
+@pytest.mark.parametrize(
+  ('task', 'wanted'),
+  [
+    ('debian_en_de', ('validation', 'test')),
+    ('gemma_wmt14_en_de_5shot_it', ('validation', 'test')),
+    ('gemma_mbpp_3shot', ('validation', 'test')),
+    ('gemma_gsm8k_8shot', ('train', 'test')),
+    ('gemma_web_questions_1shot', ('train', 'test')),
+    ('gemma_squad_v2_1shot', ('train', 'validation')),
+    ('gemma_natural_questions_1shot_it', ('train', 'validation')),
+    ('gemma_trivia_qa_1shot', ('train', 'validation')),
+  ],
+)
+def test_splits_that_are_left_to_the_task(task, wanted):
+  assert calibrate._splits(task, None, None) == wanted
+  # What is said counts, and the other one is found beside it.
+  assert calibrate._splits(task, 'validation', 'x') == ('validation', 'x')
+  assert calibrate._splits(task, None, wanted[1]) == wanted
+  assert calibrate._splits(task, wanted[0], None) == wanted
+
+
+def test_a_task_without_two_splits_says_which_it_has(tmp_path, capsys):
+  arguments = [*_small(tmp_path / 'run', split='test')]
+  arguments.append("--gin.TASK='gemma_gsm8k_8shot'")
+  assert commands.main(['calibrate', *arguments]) == 1
+  err = capsys.readouterr().err
+  assert 'has the splits train, test: say which one to fit on' in err
+  assert err.count('\n') == 1
+
+
 @pytest.mark.parametrize(
   ('changes', 'said'),
   [
@@ -129,7 +199,10 @@ def test_an_untrained_pair_has_no_temperature(tmp_path, capsys):
     ({'batch_size': 0}, 'batch_size is 0'),
     ({'max_length': 2.5}, 'max_length is 2.5'),
     ({'replicates': -1}, 'replicates is -1'),
-    ({'held_out_split': 'validation'}, 'tried on other examples'),
+    (
+      {'split': 'test', 'held_out_split': 'test'},
+      'tried on other examples',
+    ),
   ],
 )
 def test_what_cannot_be_is_refused_at_once(tmp_path, capsys, changes, said):
