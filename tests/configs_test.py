@@ -13,6 +13,7 @@ from speccascade_jax import __main__ as commands
 from speccascade_jax import deferral
 from speccascade_jax import zoo
 from speccascade_jax.evaluation import methods as methods_lib
+from speccascade_jax.launch import calibrate
 from speccascade_jax.launch import gin_names
 from speccascade_jax.launch import gin_setup
 from speccascade_jax.launch import model_names
@@ -236,8 +237,9 @@ def _check_task(task, split):
 
 def _check_calibration(arguments):
   assert arguments['pair'] in zoo.names()
-  for split in ('split', 'held_out_split'):
-    _check_task(arguments['task'], arguments[split])
+  told = (arguments[name] for name in ('task', 'split', 'held_out_split'))
+  for split in calibrate.chosen_splits(*told):
+    _check_task(arguments['task'], split)
 
 
 # The nine that are fine-tuned are of three shapes, and tracing takes seconds.

@@ -55,7 +55,7 @@ def calibrate(
         f'{name} is {value!r}; it must be a whole number, at least '
         f'{least[name]}.'
       )
-  split, held_out_split = _splits(task, split, held_out_split)
+  split, held_out_split = chosen_splits(task, split, held_out_split)
   if split == held_out_split:
     raise ValueError(
       f'split and held_out_split are both {split!r}: a temperature is to be '
@@ -115,7 +115,7 @@ def calibrate(
   return summary
 
 
-def _splits(
+def chosen_splits(
   task: str, split: str | None, held_out_split: str | None
 ) -> tuple[str, str]:
   """Both, where one is left to the task.

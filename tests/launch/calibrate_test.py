@@ -176,11 +176,11 @@ def test_a_few_shot_task_is_calibrated_on_the_splits_that_it_has(
   ],
 )
 def test_splits_that_are_left_to_the_task(task, wanted):
-  assert calibrate._splits(task, None, None) == wanted
+  assert calibrate.chosen_splits(task, None, None) == wanted
   # What is said counts, and the other one is found beside it.
-  assert calibrate._splits(task, 'validation', 'x') == ('validation', 'x')
-  assert calibrate._splits(task, None, wanted[1]) == wanted
-  assert calibrate._splits(task, wanted[0], None) == wanted
+  assert calibrate.chosen_splits(task, 'validation', 'x') == ('validation', 'x')
+  assert calibrate.chosen_splits(task, None, wanted[1]) == wanted
+  assert calibrate.chosen_splits(task, wanted[0], None) == wanted
 
 
 def test_a_task_without_two_splits_says_which_it_has(tmp_path, capsys):
