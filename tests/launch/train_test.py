@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from speccascade_jax import __main__ as commands
+from speccascade_jax.checkpoints import load as checkpoints
 from speccascade_jax.checkpoints import native
 from speccascade_jax.models import families
 from speccascade_jax.models.t5 import config as t5_config
@@ -85,6 +86,9 @@ def _rows(run_dir):
 
 def test_training_leaves_a_model_metrics_and_its_config(verifier):
   config, params = native.load(verifier / 'export')
+  # With the task's vocabulary, so that it decodes without being given one.
+  words = checkpoints.vocabulary_of(verifier / 'export')
+  assert words.piece(words.eos_id) == '</s>' and words.size == 4096
   assert config.emb_dim == 8 and config.dropout_rate == 0.0
   fresh = families.init(config, jax.random.key(0))
   moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), params, fresh)
