@@ -83,7 +83,7 @@ class Plan:
 def of_job(job: Job, found: Sequence[measured_lib.Found] = ()) -> Plan:
   """The plan of what decodes, as far as what was measured tells of it."""
   configs, dtype = shapes(job.pair)
-  names = [
+  names: list[str | Mapping[str, str]] = [
     inputs.pair_name(job.pair),
     inputs.role_names(job.pair),
     # Random weights of these shapes, which bench may have timed.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import pathlib
 import textwrap
 
 from speccascade_jax.reports import expected as expected_lib
@@ -109,7 +110,7 @@ def besides(
   Args:
     found: of each sweep, in the order of the columns.
   """
-  files: dict[tuple, list[expected_lib.Comparison]] = {}
+  files: dict[tuple[str, pathlib.Path], list[expected_lib.Comparison]] = {}
   for number, beside in enumerate(found, 1):
     if beside is not None:
       files.setdefault((beside.of, beside.path), []).extend(
@@ -117,7 +118,8 @@ def besides(
         for comparison in beside.comparisons
       )
   return [
-    expected_lib.Beside(*of, comparisons) for of, comparisons in files.items()
+    expected_lib.Beside(of, path, comparisons)
+    for (of, path), comparisons in files.items()
   ]
 
 
