@@ -5,6 +5,7 @@ import math
 import re
 
 import pytest
+import seqio
 
 from speccascade_jax import __main__ as commands
 from speccascade_jax import deferral
@@ -150,6 +151,7 @@ def test_a_few_shot_task_is_calibrated_on_the_splits_that_it_has(
   )
   arguments += [f'--gin.TASK={task!r}', f'--gin.PAIR={pair!r}']
   assert commands.main(['calibrate', *arguments]) == 0
+  seqio.set_tfds_data_dir_override(None)
   out = capsys.readouterr().out
   assert 'fitted on 8 examples of train, told of 4 of test (48 tokens)' in out
   header = json.loads((tmp_path / 'run/calibration.json').read_text())
