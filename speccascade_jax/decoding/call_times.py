@@ -71,7 +71,7 @@ def quickest_ms(
   timed: Mapping[str, Callable[[], base.Array]],
   *,
   calls: int,
-  repeats: int = 15,
+  repeats: int,
 ) -> dict[str, float]:
   """Milliseconds of one call in each program, in the quickest repeat."""
   found = turns(timed, repeats=repeats)
