@@ -22,6 +22,7 @@ _VIEWS = {
   *('convert_element_type', 'transpose', 'reshape', 'broadcast_in_dim'),
   *('squeeze', 'copy', 'copy_p', 'optimization_barrier'),
 }
+_CALLS = {'jit', 'pjit', 'remat2', 'checkpoint'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,29 +79,38 @@ def _uses(jaxpr: core.Jaxpr, weights: dict[Any, int]):
     if not use:
       continue
     primitive = equation.primitive.name
-    inner = _inner(equation)
     if primitive in _VIEWS:
       weights[equation.outvars[0]] = use[0]
-    elif inner is not None:
-      outer = zip(inner.invars, equation.invars)
-      yield from _uses(
-        inner,
-        {
-          v: weights[given]
-          for v, given in outer
-          if isinstance(given, core.Var) and given in weights
-        },
-      )
+    elif primitive in _CALLS:
+      yield from _within(equation.params['jaxpr'], equation.invars, weights)
+    elif primitive == 'cond':
+      # How the devices differ is asked here; the least does the same.
+      branches = [
+        list(_within(branch, equation.invars[1:], weights))
+        for branch in equation.params['branches']
+      ]
+      yield from min(branches, key=_total)
     else:
       yield primitive, use, equation
 
 
-def _inner(equation: core.JaxprEqn) -> core.Jaxpr | None:
-  """The function that an equation calls, argument by argument."""
-  if equation.primitive.name not in ('jit', 'pjit', 'remat2', 'checkpoint'):
-    return None
-  inner = equation.params['jaxpr']
-  return inner.jaxpr if isinstance(inner, core.ClosedJaxpr) else inner
+def _within(jaxpr, given, weights: dict[Any, int]):
+  """As `_uses`, of a function that an equation calls, argument by argument."""
+  jaxpr = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
+  known = {
+    inside: weights[outside]
+    for inside, outside in zip(jaxpr.invars, given)
+    if isinstance(outside, core.Var) and outside in weights
+  }
+  return _uses(jaxpr, known)
+
+
+def _total(uses) -> float:
+  return sum(
+    _operations(equation)
+    for primitive, _, equation in uses
+    if primitive == 'dot_general'
+  )
 
 
 def _operations(equation: core.JaxprEqn) -> float:
