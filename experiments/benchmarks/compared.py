@@ -132,7 +132,7 @@ def _random(name: str) -> pairs.Pair:
     models['verifier'] = (large, _params(large, 1))
   made = {
     role: pairs.Model(
-      families.step_model(config, _EOS_ID), jax.device_put(params), config
+      families.step_model(config, (_EOS_ID,)), jax.device_put(params), config
     )
     for role, (config, params) in models.items()
   }
