@@ -17,6 +17,7 @@ from speccascade_jax.checkpoints import hub
 from speccascade_jax.checkpoints import load as checkpoints
 from speccascade_jax.checkpoints import native
 from speccascade_jax.models import families
+from speccascade_jax.models import products
 
 Path = str | os.PathLike[str]
 
@@ -133,7 +134,7 @@ def _model(
     dataclasses.replace(checkpoint.config, dtype=dtype), checkpoint.params, size
   )
   return pairs.Model(
-    families.step_model(config, end_ids), jax.device_put(params), config
+    families.step_model(config, end_ids), products.lay_out(params), config
   )
 
 

@@ -24,6 +24,7 @@ from speccascade_jax import zoo
 from speccascade_jax.checkpoints import huggingface
 from speccascade_jax.data import corpora
 from speccascade_jax.models import families
+from speccascade_jax.models import products
 from speccascade_jax.models.t5 import config as t5_config
 
 _TINY = t5_config.T5Config(
@@ -132,7 +133,7 @@ def _random(name: str) -> pairs.Pair:
     models['verifier'] = (large, _params(large, 1))
   made = {
     role: pairs.Model(
-      families.step_model(config, (_EOS_ID,)), jax.device_put(params), config
+      families.step_model(config, (_EOS_ID,)), products.lay_out(params), config
     )
     for role, (config, params) in models.items()
   }

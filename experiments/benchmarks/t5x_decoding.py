@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 
+from flax import traverse_util
 import jax
 import numpy as np
 from t5x import decoding
@@ -24,6 +25,7 @@ from experiments.benchmarks import compared as compared_pairs
 from experiments.benchmarks import paired
 from speccascade_jax import pair as pairs
 from speccascade_jax.evaluation import environment
+from speccascade_jax.models import products
 
 OURS, THEIRS = 'speccascade_jax', 'T5X'
 
@@ -64,13 +66,18 @@ def answering(model: pairs.Model, inputs: list[list[int]], eos_id: int):
       },
     )[0]
 
+  # Under T5X's names, and as it lays them out.
+  flat = traverse_util.flatten_dict(model.params, sep='/')
+  params = jax.device_put(
+    traverse_util.unflatten_dict(products.named(flat), sep='/')
+  )
   # One width for all, and so one program; this package has a few widths.
   width = max(map(len, inputs))
 
   def answer(i: int) -> list[int]:
     row = np.zeros((1, width), np.int32)
     row[0, : len(inputs[i])] = inputs[i]
-    tokens = np.asarray(predict(model.params, row))[0].tolist()
+    tokens = np.asarray(predict(params, row))[0].tolist()
     end = tokens.index(eos_id) + 1 if eos_id in tokens else len(tokens)
     return tokens[:end]
 

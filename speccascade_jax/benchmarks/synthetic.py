@@ -31,6 +31,7 @@ from speccascade_jax import base
 from speccascade_jax import pair as pairs
 from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax.models import families
+from speccascade_jax.models import products
 from speccascade_jax.models import protocol
 
 _FIRST = 3  # In front of it lie padding, the end and the unknown token.
@@ -74,7 +75,11 @@ def random_pair(
     )
   keys = jax.random.split(jax.random.key(seed))
   small, large = (
-    pairs.Model(families.step_model(config), families.init(config, key), config)
+    pairs.Model(
+      families.step_model(config),
+      products.lay_out(families.init(config, key)),
+      config,
+    )
     for config, key in zip((drafter, verifier), keys)
   )
   return endless(pairs.Pair(small, large, _vocabulary(verifier.vocab_size)))

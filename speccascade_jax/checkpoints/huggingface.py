@@ -27,6 +27,7 @@ from speccascade_jax.checkpoints import hf_configs
 from speccascade_jax.checkpoints import safetensors_source
 from speccascade_jax.checkpoints import translate
 from speccascade_jax.models import families
+from speccascade_jax.models import products
 from speccascade_jax.models.gemma import config as gemma_config
 from speccascade_jax.models.t5 import config as t5_config
 
@@ -99,7 +100,7 @@ def save(
   Args:
     directory: made if it is not there.
     config: the model's shape.
-    params: the plain pytree of arrays under 'params'.
+    params: the plain pytree of arrays under 'params', or a loaded model's.
     dtype: to store tensors as; as they are without.
     vocabulary: for the folder to stand alone: written as a tokenizer of
       transformers, with what begins and ends a text. Without one a vocabulary
@@ -110,7 +111,7 @@ def save(
     ValueError: if the vocabulary is of a kind that transformers does not have.
   """
   folder = pathlib.Path(directory)
-  flat = traverse_util.flatten_dict(params, sep='/')
+  flat = products.named(traverse_util.flatten_dict(params, sep='/'))
   translate.check_params(folder, flat, config)
   content = hf_configs.write(config)
   tensors = {}

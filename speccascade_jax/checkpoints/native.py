@@ -29,6 +29,7 @@ from speccascade_jax.checkpoints import errors
 from speccascade_jax.checkpoints import safetensors_source
 from speccascade_jax.checkpoints import translate
 from speccascade_jax.models import families
+from speccascade_jax.models import products
 
 CONFIG_FILE = 'config.json'
 WEIGHTS_FILE = 'model.safetensors'
@@ -54,7 +55,7 @@ def save(
   Args:
     directory: made if it is not there.
     config: the model's shape.
-    params: the plain pytree of arrays under 'params'.
+    params: the plain pytree of arrays under 'params', or a loaded model's.
     dtype: how to store floating-point tensors, such as 'bfloat16'; as they
       are without.
 
@@ -64,7 +65,9 @@ def save(
   folder = pathlib.Path(directory)
   tensors = {
     name: np.asarray(value)
-    for name, value in traverse_util.flatten_dict(params, sep='/').items()
+    for name, value in products.named(
+      traverse_util.flatten_dict(params, sep='/')
+    ).items()
   }
   translate.check_params(folder, tensors, config)
   if dtype is not None:

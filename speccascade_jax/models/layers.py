@@ -20,6 +20,7 @@ class Dense(nn.Module):
   """A matrix product without bias; `kernel [in, features]`.
 
   Factors are rounded to `dtype`; `out_dtype`, if given, keeps the sums wider.
+  The matrix may have been turned, see `products.lay_out`.
   """
 
   features: int
@@ -33,19 +34,26 @@ class Dense(nn.Module):
     self, x: base.Array, chosen: base.Array | None = None
   ) -> base.Array:
     """`x [..., in]` to `[..., features]`, or to the `chosen [N]` of them."""
+    x = x.astype(self.dtype)
+    rows = self.get_variable('params', products.TURNED)
+    if rows is not None:
+      rows = rows if chosen is None else rows[chosen]
+      return products.matmul_transposed(
+        x, rows.astype(self.dtype), self.out_dtype
+      )
 
     def init(key, shape, dtype):
       return self.init_scale * _dense_init(key, shape, dtype)
 
     kernel = self.param(
-      'kernel',
+      products.NAMED,
       nn.with_logical_partitioning(init, self.axes),
       (x.shape[-1], self.features),
       jnp.float32,
     )
     kernel = kernel if chosen is None else kernel[:, chosen]
-    return products.matmul(
-      x.astype(self.dtype), kernel.astype(self.dtype), self.out_dtype
+    return jnp.matmul(
+      x, kernel.astype(self.dtype), preferred_element_type=self.out_dtype
     )
 
 

@@ -1,82 +1,62 @@
-"""Products of a few rows with a matrix, which is what decoding consists of."""
+"""Products of a few rows with a matrix, and how matrices lie for them.
+
+Decoding on a CPU reads every matrix once for each product with the few rows
+that a call scores. XLA:CPU (jax 0.10.2, two cores) does that best with a
+matrix that lies by outputs, `[out, in]`:
+
+- At one row it reads it 1.2 times as fast as one that lies by inputs.
+- At more rows its kernels (YNNPACK's) lay the right factor out anew at each
+  call, which takes longer than the product itself if that is the matrix. Where
+  it lies by outputs it can be the left factor, and the rows, filled up to
+  whole vectors, the right one: half the time of the plain product at 2 to 8
+  rows, 0.9 of it at 128.
+
+So `lay_out` turns a model's matrices before it decodes, `kernel [in, out]`
+becoming `rows [out, in]`, and `named` turns them back.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import math
+from typing import Any
 
+import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 from speccascade_jax import base
 
-# XLA:CPU has two kinds of kernels for such products. The newer (YNNPACK, for
-# two rows and more) lays the whole right factor out anew at each call, which
-# at a few rows takes longer than the product itself: measured with jax 0.10.2
-# on two cores, the older (Eigen) is up to twice as fast from 3 to 48 rows, and
-# slower from 64 on. Matrices below 2 MB lie in the processor's own memory,
-# where the laying out is cheap and neither kind is ahead.
-_FEWEST_ROWS, _MOST_ROWS = 3, 48
-_SMALLEST_MATRIX = 512 * 1024
-# The older kernels are hopeless for a transposed right factor. There the newer
-# ones are kept, and given the few rows as the right factor, to lay out at
-# leisure: 1.5 times as fast for 2 to 8 rows, if they are filled up to whole
-# vectors, equal at 48.
+NAMED, TURNED = 'kernel', 'rows'
+# Matrices below 2 MB lie in the processor's own memory, where laying them out
+# anew is cheap: nothing was gained by turning them.
+_SMALLEST = 512 * 1024
+_MOST_ROWS = 128
 _VECTOR = 8
-
-
-def matmul(
-  x: base.Array, kernel: base.Array, out_dtype: jnp.dtype | None = None
-) -> base.Array:
-  """`x [..., in]` times `kernel [in, out]`, summed in `out_dtype` if given.
-
-  The same numbers on every path, up to the order of sums.
-  """
-
-  def plain(x, kernel):
-    return jnp.matmul(x, kernel, preferred_element_type=out_dtype)
-
-  rows = math.prod(x.shape[:-1])
-  if (
-    not _FEWEST_ROWS <= rows <= _MOST_ROWS
-    or kernel.size < _SMALLEST_MATRIX
-    or x.dtype != jnp.float32
-  ):
-    return plain(x, kernel)
-
-  def older(x, kernel):
-    # XLA:CPU takes the newer kernels if the inner dimension is the left
-    # factor's last, and the older if it is the first. The barrier keeps it
-    # from undoing the transposition.
-    columns = lax.optimization_barrier(x.reshape(rows, -1).T)
-    product = lax.dot_general(
-      columns,
-      kernel,
-      (((0,), (0,)), ((), ())),
-      preferred_element_type=out_dtype,
-    )
-    return product.reshape(*x.shape[:-1], -1)
-
-  return lax.platform_dependent(x, kernel, cpu=older, default=plain)
 
 
 def matmul_transposed(
   x: base.Array, rows: base.Array, out_dtype: jnp.dtype | None = None
 ) -> base.Array:
-  """`x [..., in]` times the transpose of `rows [out, in]`: a tied head's.
+  """`x [..., in]` times the transpose of `rows [out, in]`: `[..., out]`.
 
-  As `matmul` otherwise.
+  Summed in `out_dtype` if given. The same numbers on every path, up to the
+  order of sums.
   """
 
   def plain(x, rows):
     return jnp.matmul(x, rows.T, preferred_element_type=out_dtype)
 
   count = math.prod(x.shape[:-1])
-  if not 2 <= count <= _MOST_ROWS or x.dtype != jnp.float32:
+  if not 1 <= count <= _MOST_ROWS or x.dtype != jnp.float32:
     return plain(x, rows)
 
   def swapped(x, rows):
-    few = jnp.pad(x.reshape(count, -1), ((0, -count % _VECTOR), (0, 0)))
-    # The barriers keep XLA from swapping the factors back.
+    filled = 1 if count == 1 else -(-count // _VECTOR) * _VECTOR
+    few = jnp.pad(x.reshape(count, -1), ((0, filled - count), (0, 0)))
+    # The barriers keep XLA from swapping the factors back, and a product with
+    # one row from being computed within whatever uses it, on a single core.
     columns = lax.optimization_barrier(few.T)
     product = lax.optimization_barrier(
       jnp.matmul(rows, columns, preferred_element_type=out_dtype)
@@ -84,3 +64,45 @@ def matmul_transposed(
     return product.T[:count].reshape(*x.shape[:-1], -1)
 
   return lax.platform_dependent(x, rows, cpu=swapped, default=plain)
+
+
+def lay_out(params: dict[str, Any]) -> base.Params:
+  """The parameters on the device, as its decoding reads them best.
+
+  Args:
+    params: takes the arrays out of it, so that no two copies of the model are
+      in memory at once. Empty afterwards.
+
+  Returns:
+    The tree with all arrays on the default device; on a CPU large float32
+    matrices `kernel [in, out]` are `rows [out, in]`.
+  """
+  turns = jax.default_backend() == 'cpu'
+  found: dict[str, Any] = {}
+  for name in list(params):
+    value = params.pop(name)
+    if isinstance(value, dict):
+      found[name] = lay_out(value)
+    elif turns and name == NAMED and _is_large(value):
+      turned = np.ascontiguousarray(np.asarray(value).T)
+      found[TURNED] = jax.device_put(turned, may_alias=True)
+    else:
+      found[name] = jax.device_put(value)
+  return found
+
+
+def named(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Flat parameters ('decoder/.../rows') under the names that files have."""
+  found = {}
+  for path, value in flat.items():
+    folder, _, name = path.rpartition('/')
+    if name == TURNED:
+      path, value = f'{folder}/{NAMED}', np.asarray(value).T
+    found[path] = value
+  return found
+
+
+def _is_large(matrix: Any) -> bool:
+  return (
+    matrix.ndim == 2 and matrix.size >= _SMALLEST and matrix.dtype == np.float32
+  )
