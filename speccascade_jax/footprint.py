@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 import dataclasses
 import functools
 import math
+import types
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from speccascade_jax import base
 from speccascade_jax import loading
 from speccascade_jax import pair as pairs
 from speccascade_jax.models import families
+from speccascade_jax.models import int8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,17 +98,22 @@ def rooms(
 
 
 def abstract_pair(
-  configs: Mapping[str, families.Config], dtype: str
+  configs: Mapping[str, families.Config],
+  dtype: str,
+  weights: Mapping[str, str | None] = types.MappingProxyType({}),
 ) -> dict[str, pairs.Model]:
   """The models of a pair with shapes for parameters, as `load_pair` has them.
 
   Args:
     configs: by role; a drafter may be lacking.
     dtype: of parameters and activations.
+    weights: 'int8' by role, of models that are kept quantised.
   """
   size = min(config.vocab_size for config in configs.values())
   return {
-    role: _abstract_model(dataclasses.replace(config, dtype=dtype), size)
+    role: _abstract_model(
+      dataclasses.replace(config, dtype=dtype), size, weights.get(role)
+    )
     for role, config in configs.items()
   }
 
@@ -175,8 +182,12 @@ def abstract_params(config: families.Config, dtype: str) -> base.Params:
 
 
 @functools.lru_cache(maxsize=64)
-def _abstract_model(config: families.Config, size: int) -> pairs.Model:
+def _abstract_model(
+  config: families.Config, size: int, weights: str | None = None
+) -> pairs.Model:
   params = abstract_params(config, config.dtype)
+  if weights is not None:
+    params = jax.eval_shape(int8.quantised, params)
   if config.vocab_size != size:
     cut = functools.partial(loading.cut_vocabulary, size=size)
     params = jax.eval_shape(lambda p: cut(config, p)[1], params)

@@ -7,6 +7,7 @@ import hashlib
 import os
 import pathlib
 
+from flax import traverse_util
 import jax
 
 from speccascade_jax import base
@@ -16,7 +17,9 @@ from speccascade_jax import zoo
 from speccascade_jax.checkpoints import hub
 from speccascade_jax.checkpoints import load as checkpoints
 from speccascade_jax.checkpoints import native
+from speccascade_jax.checkpoints import translate
 from speccascade_jax.models import families
+from speccascade_jax.models import int8
 from speccascade_jax.models import products
 
 Path = str | os.PathLike[str]
@@ -29,6 +32,8 @@ def load_pair(
   verifier: Path | None = None,
   vocabulary: Path | None = None,
   dtype: str | None = None,
+  drafter_weights: str | None = None,
+  verifier_weights: str | None = None,
 ) -> pairs.Pair:
   """Loads a pair that ships with the package, or one's own.
 
@@ -42,6 +47,11 @@ def load_pair(
       a bucket or on the hub; by default the one that lies with the checkpoints.
     dtype: of parameters and activations; by default float32 on a CPU and
       bfloat16 elsewhere.
+    drafter_weights: 'int8' keeps the drafter's matrices in one byte a weight,
+      see `models.int8`: a fourth of the memory of float32, half of bfloat16,
+      and a slightly different model. By default they are of `dtype`.
+    verifier_weights: likewise; the texts of exact methods are then those of
+      the quantised verifier.
 
   Raises:
     CheckpointError: if a checkpoint cannot be read.
@@ -61,24 +71,41 @@ def load_pair(
       'Give a name, or both of drafter and verifier; got '
       f'drafter={drafter!r}, verifier={verifier!r}.'
     )
+  int8.check('drafter_weights', drafter_weights)
+  int8.check('verifier_weights', verifier_weights)
+  if drafter is None and drafter_weights is not None:
+    raise ValueError(
+      f'drafter_weights is {drafter_weights!r}, but no drafter is given.'
+    )
   dtype = dtype or default_dtype()
   paths = [verifier] if drafter is None else [drafter, verifier]
-  found = {os.fspath(path): checkpoints.load(path, dtype) for path in paths}
+  weights = [drafter_weights, verifier_weights][-len(paths) :]
+  wanted = [(os.fspath(p), kept) for p, kept in zip(paths, weights)]
+  # The same for both is loaded once.
+  loaded = {key: _load(*key, dtype) for key in dict.fromkeys(wanted)}
+  found = {path: checkpoint for (path, _), checkpoint in loaded.items()}
   words = _vocabulary(vocabulary, found)
   _check_kinds(found)
   size = min(checkpoint.config.vocab_size for checkpoint in found.values())
   words = words.cut(size, ' and '.join(found))
   models = {
-    name: _model(checkpoint, size, dtype, words.end_ids)
-    for name, checkpoint in found.items()
+    key: _model(checkpoint, size, dtype, words.end_ids)
+    for key, checkpoint in loaded.items()
   }
   of_verifier = found[os.fspath(verifier)]
   decoder_only = families.family_of(of_verifier.config).decoder_only
   return pairs.Pair(
-    None if drafter is None else models[os.fspath(drafter)],
-    models[os.fspath(verifier)],
+    None if drafter is None else models[wanted[0]],
+    models[wanted[-1]],
     words,
-    f'{_digest(paths, found, vocabulary)}-{dtype}',
+    '-'.join(
+      [
+        _digest(paths, found, vocabulary),
+        dtype,
+        *(['drafter_int8'] if drafter_weights else []),
+        *(['verifier_int8'] if verifier_weights else []),
+      ]
+    ),
     prefixes,
     vocabularies.Framing.of(words, decoder_only).bos_first,
   )
@@ -87,6 +114,25 @@ def load_pair(
 def default_dtype() -> str:
   """What parameters and activations are in memory unless one says so."""
   return 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
+
+
+def _load(path: str, weights: str | None, dtype: str) -> checkpoints.Checkpoint:
+  """A checkpoint, its matrices quantised one by one if that is wanted."""
+  if weights is None:
+    return checkpoints.load(path, dtype)
+  scales = {}
+
+  def place(name, value):
+    if not int8.applies_to(name):
+      return translate.put(name, value)
+    value, scales[int8.scale_name(name)] = int8.quantise(name, value)
+    return value
+
+  found = checkpoints.load(path, dtype, place)
+  params = traverse_util.flatten_dict(found.params, sep='/') | scales
+  return dataclasses.replace(
+    found, params=traverse_util.unflatten_dict(params, sep='/')
+  )
 
 
 def _check_kinds(found: dict[str, checkpoints.Checkpoint]) -> None:
@@ -150,13 +196,14 @@ def cut_vocabulary(
   """
   if size == config.vocab_size:
     return config, params
-  embedder = dict(params['token_embedder'])
-  embedder['embedding'] = embedder['embedding'][:size]
-  params = {**params, 'token_embedder': embedder}
+  # Scales of quantised weights are cut as what they belong to.
+  embedder = params['token_embedder']
+  cut = {name: leaf[:size] for name, leaf in embedder.items()}
+  params = {**params, 'token_embedder': cut}
   if 'logits_dense' in params['decoder']:
-    kernel = params['decoder']['logits_dense']['kernel'][:, :size]
-    head = {'logits_dense': {'kernel': kernel}}
-    params['decoder'] = {**params['decoder'], **head}
+    head = params['decoder']['logits_dense']
+    cut = {name: leaf[..., :size] for name, leaf in head.items()}
+    params['decoder'] = {**params['decoder'], 'logits_dense': cut}
   return dataclasses.replace(config, vocab_size=size), params
 
 

@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from speccascade_jax import deferral
@@ -79,7 +80,9 @@ class Benchmark:
       'verifier step': (self.pair.verifier, 1),
       f'verifier call of {width}': (self.pair.verifier, width),
     }
-    rates, amounts = machine.programs(_dtype(self.pair.verifier))
+    rates, amounts = machine.programs(
+      jnp.dtype(self.pair.verifier.config.dtype)
+    )
     programs: dict[str, Any] = dict(rates)
     for name, (model, k) in calls.items():
       programs[name] = self._alone(model, k)
@@ -221,12 +224,6 @@ class Benchmark:
       max_length=self.max_length,
     )
     return sources, out.tokens
-
-
-def _dtype(model: pairs.Model):
-  """What most of the weights are kept in."""
-  largest = max(jax.tree.leaves(model.params), key=lambda leaf: leaf.size)
-  return largest.dtype
 
 
 def _seconds(call) -> float:

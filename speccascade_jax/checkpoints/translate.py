@@ -30,6 +30,7 @@ import numpy as np
 from speccascade_jax import base
 from speccascade_jax.checkpoints import errors
 from speccascade_jax.models import families
+from speccascade_jax.models import int8
 
 # Of a tensor that is read in parts, as many rows as fit in here are in memory
 # twice.
@@ -232,6 +233,11 @@ def check_params(
     CheckpointError: naming those that are missing, unexpected or of another
       shape.
   """
+  if int8.is_quantised(flat):
+    raise errors.CheckpointError(
+      f'{os.fspath(path)} is not written, for these weights are int8, which is '
+      'kept in memory only: load the model without it.'
+    )
   wanted = shapes(config)
   problems = [
     f'{what} {errors.first(names)}'

@@ -31,6 +31,8 @@ _KNOBS = {
   'drafter': (str, 'checkpoint of the small model, in any format'),
   'verifier': (str, 'checkpoint of the large model; it may come alone'),
   'vocabulary': (str, 'unless it lies with the checkpoints'),
+  'drafter_weights': (str, "int8: a byte each; else of the pair's dtype"),
+  'verifier_weights': (str, 'likewise'),
   'model': (str, 'pair, or drafter / verifier to decode with one alone'),
   'method': (str, 'speculative, token_cascade, sequence_cascade, bild, ...'),
   'fallback': (float, 'of bild: draft no further below this confidence'),
@@ -60,6 +62,8 @@ def generate(
   drafter: str | None = None,
   verifier: str | None = None,
   vocabulary: str | None = None,
+  drafter_weights: str | None = None,
+  verifier_weights: str | None = None,
   model: str | None = None,
   method: str = 'speculative',
   fallback: float | None = None,
@@ -95,7 +99,10 @@ def generate(
   paths = {name: path for name, path in given.items() if path is not None}
   if pair is not None and paths:
     raise ValueError(f'Give pair={pair!r}, or {", ".join(paths)}, not both.')
-  named: inputs.PairName = pair or paths or 'debian'
+  named = inputs.with_weights(
+    pair or paths or 'debian',
+    {'drafter_weights': drafter_weights, 'verifier_weights': verifier_weights},
+  )
   loaded = inputs.load_pair(named)
   if model is None:
     model = pairs.PAIR if loaded.drafter is not None else pairs.VERIFIER

@@ -13,10 +13,12 @@ from speccascade_jax.evaluation import base
 from speccascade_jax.launch import model_names
 from speccascade_jax.launch import quiet
 from speccascade_jax.models import families
+from speccascade_jax.models import int8
 
 # A shipped pair's name, or the arguments of `load_pair` and perhaps 'models',
 # names of drafter and verifier in gin/models that the checkpoints must have
-# the shapes of.
+# the shapes of. {'name': 'debian', 'verifier_weights': 'int8'} is a shipped one
+# with a setting.
 PairName = str | Mapping[str, Any]
 ROLES = ('drafter', 'verifier')
 # To run programs that a model wrote, as the metric of such tasks does.
@@ -35,6 +37,28 @@ def load_pair(pair: PairName) -> pairs.Pair:
       model_names.check(name, found, given[role])
   given.pop('models', None)
   return loading.load_pair(**given)
+
+
+def with_weights(pair: PairName, weights: Mapping[str, str | None]) -> PairName:
+  """The pair with what `weights` says of its weights, which may be nothing.
+
+  Args:
+    pair: as a config names it.
+    weights: 'drafter_weights' and 'verifier_weights', see `loading.load_pair`.
+  """
+  said = {name: kept for name, kept in weights.items() if kept is not None}
+  if not said:
+    return pair
+  return {**({'name': pair} if isinstance(pair, str) else pair), **said}
+
+
+def weights_of(pair: PairName) -> dict[str, str | None]:
+  """How the models' weights are kept, by role; None is the pair's dtype."""
+  given: Mapping[str, Any] = {} if isinstance(pair, str) else pair
+  found = {role: given.get(f'{role}_weights') for role in ROLES}
+  for role, kept in found.items():
+    int8.check(f'{role}_weights', kept)
+  return found
 
 
 def named_models(pair: PairName) -> dict[str, str]:
@@ -61,14 +85,21 @@ def pair_name(pair: PairName) -> str:
     return pair
   names = [k for k in ROLES if k in pair]
   folders = (pathlib.PurePath(pair[k]) for k in names)
-  return ' -> '.join(map(str, folders))
+  name = pair.get('name') or ' -> '.join(map(str, folders))
+  kept = [f'{role} {w}' for role, w in weights_of(pair).items() if w]
+  return f'{name} ({", ".join(kept)})' if kept else name
 
 
 def role_names(pair: PairName) -> dict[str, str]:
   """How a benchmark calls the two models, by role."""
-  if isinstance(pair, str):
-    return {role: f'{pair} {role}' for role in ROLES}
-  return {role: str(pair[role]) for role in ROLES if pair.get(role) is not None}
+  shipped = pair if isinstance(pair, str) else pair.get('name')
+  if shipped is not None:
+    names = {role: f'{shipped} {role}' for role in ROLES}
+  else:
+    assert not isinstance(pair, str)
+    names = {r: str(pair[r]) for r in ROLES if pair.get(r) is not None}
+  kept = weights_of(pair)
+  return {r: f'{n} ({kept[r]})' if kept[r] else n for r, n in names.items()}
 
 
 def random_name(config: families.Config) -> str:

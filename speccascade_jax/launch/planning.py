@@ -86,11 +86,13 @@ def of_job(job: Job, found: Sequence[measured_lib.Found] = ()) -> Plan:
   names: list[str | Mapping[str, str]] = [
     inputs.pair_name(job.pair),
     inputs.role_names(job.pair),
-    # Random weights of these shapes, which bench may have timed.
-    {role: inputs.random_name(config) for role, config in configs.items()},
   ]
+  weights = inputs.weights_of(job.pair)
+  if not any(weights.values()):
+    # Random weights of these shapes, which bench may have timed.
+    names.append({r: inputs.random_name(c) for r, c in configs.items()})
   known = measured_lib.apt(found, measured_lib.Wanted(names, dtype, job.task))
-  models = footprint.abstract_pair(configs, dtype)
+  models = footprint.abstract_pair(configs, dtype, weights)
   largest, parts = _largest(job, models)
   length = job.extent.max_length
   most = [expectation.at_most(point, length) for point in job.points]
@@ -120,11 +122,9 @@ def shapes(pair: inputs.PairName) -> tuple[dict[str, families.Config], str]:
   Raises:
     ValueError: if a checkpoint is not on this machine and no model is named.
   """
-  given: Mapping[str, Any]
-  if isinstance(pair, str):
-    given = dict(zip(inputs.ROLES, zoo.paths(pair)))
-  else:
-    given = pair
+  given: Mapping[str, Any] = {'name': pair} if isinstance(pair, str) else pair
+  if given.get('name') is not None:
+    given = {**given, **dict(zip(inputs.ROLES, zoo.paths(given['name'])))}
   named = inputs.named_models(pair)
   found = {
     role: _shape(str(given[role]), named.get(role))
@@ -302,7 +302,9 @@ def _of_evaluate(arguments: Mapping[str, Any], input_length: int | None) -> Job:
 def _of_generate(arguments: Mapping[str, Any], input_length: int | None) -> Job:
   paths = {k: v for k in inputs.ROLES if (v := arguments.get(k)) is not None}
   pair = arguments.get('pair') or paths or 'debian'
-  alone = not isinstance(pair, str) and 'drafter' not in pair
+  alone = not isinstance(pair, str) and not {'drafter', 'name'} & set(pair)
+  names = [f'{role}_weights' for role in inputs.ROLES]
+  pair = inputs.with_weights(pair, {k: arguments.get(k) for k in names})
   model = arguments.get('model') or (pairs.VERIFIER if alone else pairs.PAIR)
   method = arguments.get('method', 'speculative')
   blocks = model == pairs.PAIR and loops.LOOPS[method].drafts_blocks

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from speccascade_jax import base
+from speccascade_jax.models import int8
 from speccascade_jax.models import products
 
 _dense_init = nn.initializers.variance_scaling(
@@ -20,7 +21,8 @@ class Dense(nn.Module):
   """A matrix product without bias; `kernel [in, features]`.
 
   Factors are rounded to `dtype`; `out_dtype`, if given, keeps the sums wider.
-  The matrix may have been turned, see `products.lay_out`.
+  The matrix may have been turned, see `products.lay_out`, or quantised, see
+  `int8`.
   """
 
   features: int
@@ -51,10 +53,14 @@ class Dense(nn.Module):
       (x.shape[-1], self.features),
       jnp.float32,
     )
+    scale = self.get_variable('params', int8.scale_name(products.NAMED))
     kernel = kernel if chosen is None else kernel[:, chosen]
-    return jnp.matmul(
-      x, kernel.astype(self.dtype), preferred_element_type=self.out_dtype
-    )
+    if scale is None:
+      return jnp.matmul(
+        x, kernel.astype(self.dtype), preferred_element_type=self.out_dtype
+      )
+    scale = scale if chosen is None else scale[chosen]
+    return int8.matmul(x, kernel, scale, self.out_dtype)
 
 
 class MLP(nn.Module):
@@ -90,7 +96,10 @@ class MLP(nn.Module):
 
 
 class Embed(nn.Module):
-  """The token embedding `[V, E]`, also the head where that is tied."""
+  """The token embedding `[V, E]`, also the head where that is tied.
+
+  It may be quantised, see `int8`.
+  """
 
   vocab_size: int
   features: int
@@ -106,9 +115,13 @@ class Embed(nn.Module):
       (self.vocab_size, self.features),
       jnp.float32,
     )
+    self.scale = self.get_variable('params', int8.scale_name('embedding'))
 
   def __call__(self, tokens: base.Array) -> base.Array:
-    return self.embedding[tokens].astype(self.dtype)
+    rows = self.embedding[tokens]
+    if self.scale is not None:
+      rows = rows * self.scale[tokens][..., None]
+    return rows.astype(self.dtype)
 
   def attend(
     self, x: base.Array, scored: base.Array | None = None
@@ -118,4 +131,7 @@ class Embed(nn.Module):
     Those of the N tokens `scored [N]` alone, `[..., N]`, where it is given.
     """
     rows = self.embedding if scored is None else self.embedding[scored]
-    return products.matmul_transposed(x, rows.astype(self.dtype), jnp.float32)
+    if self.scale is None:
+      return products.matmul_transposed(x, rows.astype(self.dtype), jnp.float32)
+    scale = self.scale if scored is None else self.scale[scored]
+    return int8.matmul_transposed(x, rows, scale, jnp.float32)
