@@ -37,9 +37,10 @@ _LARGEST = 127  # -128 is left out, so that negation is exact.
 # in a core's own memory (256 KB as float32), which an inner loop converts and
 # uses up, only the bytes travel. Measured with jax 0.10.2.
 _PIECE = 64 * 1024
-# With many rows the arithmetic decides, and pieces should be few; a transposed
-# matrix meets a single row without being laid out anew.
-_MOST_ROWS, _LARGE_PIECE = 48, 1024 * 1024
+# With many rows the arithmetic decides, and pieces should be few.
+_MOST_ROWS, _LARGE_PIECE = 48, 256 * 1024
+# A tied head meets a single row as it lies, without being laid out anew.
+_PIECE_OF_HEAD = 1024 * 1024
 # Sums of wider products outgrow a piece of the matrix.
 _WIDE = 4096
 
@@ -112,7 +113,7 @@ def matmul(
   Summed in float32; of `x`'s type if no `out_dtype` is given.
   """
   product = lax.platform_dependent(
-    x.reshape(-1, x.shape[-1]), kernel, cpu=_in_pieces, default=_at_once
+    *_within(x, kernel), cpu=_in_pieces, default=_product
   )
   product = (product * scale).astype(out_dtype or x.dtype)
   return product.reshape(*x.shape[:-1], -1)
@@ -129,19 +130,20 @@ def matmul_transposed(
   As `matmul` otherwise.
   """
   product = lax.platform_dependent(
-    x.reshape(-1, x.shape[-1]),
-    rows,
+    *_within(x, rows),
     cpu=functools.partial(_by_outputs, axis=0),
-    default=lambda x, rows: _at_once(x, rows.T),
+    default=lambda x, rows: _product(x, rows.T),
   )
   product = (product * scale).astype(out_dtype or x.dtype)
   return product.reshape(*x.shape[:-1], -1)
 
 
-def _at_once(x, kernel):
-  # Tied to `x`, so that the conversion is not taken out of a decoding loop.
-  x, kernel = lax.optimization_barrier((x, kernel))
-  return _product(x, kernel)
+def _within(x, matrix):
+  """`x` as `[N, in]`, and the matrix, which is now worth nothing without it.
+
+  Else the conversion would be taken out of a decoding loop.
+  """
+  return lax.optimization_barrier((x.reshape(-1, x.shape[-1]), matrix))
 
 
 def _product(x, kernel):
@@ -152,17 +154,15 @@ def _product(x, kernel):
 
 def _in_pieces(x, kernel):
   """Of `[N, in]` and `[in, out]`, some of the inputs at a time."""
-  if kernel.shape[1] > _WIDE:
-    return _by_outputs(x, kernel, axis=1)
   inputs, outputs = kernel.shape
-  few = x.shape[0] <= _MOST_ROWS
-  size = _length(inputs, outputs, _PIECE if few else _LARGE_PIECE)
+  if outputs > _WIDE:
+    return _by_outputs(x, kernel, axis=1)
+  size = _length(inputs, outputs, _piece(x))
 
   def add(i, total):
     part = lax.dynamic_slice_in_dim(kernel, i * size, size, 0)
-    return total + _product(
-      lax.dynamic_slice_in_dim(x, i * size, size, 1), part
-    )
+    few = lax.dynamic_slice_in_dim(x, i * size, size, 1)
+    return total + _product(few, part)
 
   rest = inputs // size * size  # Where what fills no piece begins.
   total = _product(x[:, rest:], kernel[rest:])
@@ -171,11 +171,9 @@ def _in_pieces(x, kernel):
 
 def _by_outputs(x, kernel, axis):
   """Of `[N, in]` and a matrix with its outputs on `axis`, some at a time."""
-  outputs = kernel.shape[axis]
-  few = (2 if axis == 0 else 1) <= x.shape[0] <= _MOST_ROWS
-  size = _length(
-    outputs, kernel.shape[1 - axis], _PIECE if few else _LARGE_PIECE
-  )
+  outputs, inputs = kernel.shape[axis], kernel.shape[1 - axis]
+  alone = axis == 0 and x.shape[0] == 1
+  size = _length(outputs, inputs, _PIECE_OF_HEAD if alone else _piece(x))
 
   def write(i, product):
     # The last piece may overlap the one before: the same numbers once more.
@@ -188,6 +186,12 @@ def _by_outputs(x, kernel, axis):
   return lax.fori_loop(0, math.ceil(outputs / size), write, product)
 
 
+def _piece(x) -> int:
+  return _PIECE if x.shape[0] <= _MOST_ROWS else _LARGE_PIECE
+
+
 def _length(whole: int, other: int, piece: int) -> int:
-  """How much of an axis a piece has."""
-  return min(whole, max(1, piece // other))
+  """How much of an axis a piece has: a divisor, if there is one near."""
+  most = min(whole, max(1, piece // other))
+  near = (n for n in range(most, most // 2, -1) if whole % n == 0)
+  return next(near, most)
