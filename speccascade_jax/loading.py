@@ -7,7 +7,6 @@ import hashlib
 import os
 import pathlib
 
-from flax import traverse_util
 import jax
 
 from speccascade_jax import base
@@ -129,10 +128,8 @@ def _load(path: str, weights: str | None, dtype: str) -> checkpoints.Checkpoint:
     return value
 
   found = checkpoints.load(path, dtype, place)
-  params = traverse_util.flatten_dict(found.params, sep='/') | scales
-  return dataclasses.replace(
-    found, params=traverse_util.unflatten_dict(params, sep='/')
-  )
+  params = int8.with_scales(found.params, scales)
+  return dataclasses.replace(found, params=params)
 
 
 def _check_kinds(found: dict[str, checkpoints.Checkpoint]) -> None:

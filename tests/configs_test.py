@@ -218,6 +218,7 @@ def _check_grid(arguments):
   else:
     assert {'drafter', 'verifier'} <= set(arguments['pair'])
     known = {'drafter', 'verifier', 'vocabulary', 'models', 'dtype'}
+    known |= {'drafter_weights', 'verifier_weights'}
     assert set(arguments['pair']) <= known
     kinds = {
       families.name_of(model_names.config(name))

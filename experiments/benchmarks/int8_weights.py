@@ -73,7 +73,7 @@ def quality(num_examples: int) -> None:
       rates += [*out.stats['acceptance_rate'][: len(part)]]
     scores = [fn(targets, texts) for fn in metric_fns]
     bleu = next(s['bleu'] for s in scores if 'bleu' in s)
-    return texts, float(bleu), np.nanmean(efficiency), np.nanmean(rates)
+    return texts, float(bleu), np.mean(efficiency), np.mean(rates)
 
   for drafter in (None, 'int8'):
     for verifier in (None, 'int8'):

@@ -14,7 +14,7 @@ and beside each of these its scales: `kernel [in, out]` and `kernel_scale
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 import functools
 import math
 
@@ -82,15 +82,22 @@ def quantise(
   return _quantise(weights, _AXES[name.rpartition('/')[-1]])
 
 
+def with_scales(
+  params: base.Params, scales: Mapping[str, base.Array]
+) -> base.Params:
+  """The parameters, some quantised, and the scales, by name, of those."""
+  flat = traverse_util.flatten_dict(params, sep='/')
+  return traverse_util.unflatten_dict({**flat, **scales}, sep='/')
+
+
 def quantised(params: base.Params) -> base.Params:
   """The parameters of the quantised model; does not change `params`."""
-  found = {}
+  found, scales = {}, {}
   for name, value in traverse_util.flatten_dict(params, sep='/').items():
     if applies_to(name):
-      found[name], found[scale_name(name)] = quantise(name, value)
-    else:
-      found[name] = value
-  return traverse_util.unflatten_dict(found, sep='/')
+      value, scales[scale_name(name)] = quantise(name, value)
+    found[name] = value
+  return with_scales(traverse_util.unflatten_dict(found, sep='/'), scales)
 
 
 @functools.partial(jax.jit, static_argnames='axis')

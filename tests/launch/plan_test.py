@@ -314,6 +314,16 @@ def test_a_pair_may_be_named_where_its_checkpoints_are_not(capsys):
   assert '247,577,856 bfloat16' in out and '76,961,152 bfloat16' in out
 
 
+def test_int8_weights_are_planned_as_such(capsys):
+  pair = "{'name': 'debian', 'verifier_weights': 'int8'}"
+  arguments = ['plan', 'configs/quickstart.gin', f'--gin.PAIR={pair}']
+  assert commands.main(arguments) == 0
+  assert '7,864,320 int8, 35,072 float32' in capsys.readouterr().out
+  arguments[-1] = arguments[-1].replace('int8', 'int4')
+  assert commands.main(arguments) == 1
+  assert "verifier_weights is 'int4'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
   ('arguments', 'said'),
   [
