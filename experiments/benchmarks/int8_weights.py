@@ -22,6 +22,7 @@ from speccascade_jax.launch import inputs
 from speccascade_jax.launch import model_names
 from speccascade_jax.models import families
 from speccascade_jax.models import int8
+from speccascade_jax.models import products
 
 _CALLS, _LENGTHS = 64, {'input_length': 64, 'max_length': 128}
 
@@ -30,13 +31,21 @@ def speed(repeats: int) -> None:
   """Rows of milliseconds, and of the megabytes that the weights take."""
   config = model_names.config('t5_1_1_base')
   base = families.init(config, jax.random.key(0))
-  shipped = sc.load_pair('debian', dtype='float32').verifier
-  models = {
-    'shipped verifier': (shipped.step, shipped.params, (1, 6)),
-    'T5 v1.1 base': (families.step_model(config), base, (1, 6)),
+  shipped = {
+    weights or 'float32': sc.load_pair(
+      'debian', dtype='float32', verifier_weights=weights
+    ).verifier
+    for weights in (None, 'int8')
   }
-  for name, (step, params, widths) in models.items():
-    kinds = {'float32': params, 'int8': int8.quantised(params)}
+  of_shipped = {kind: model.params for kind, model in shipped.items()}
+  # As `load_pair` has them, which empties what it lays out.
+  of_base = {'int8': int8.quantised(base), 'float32': products.lay_out(base)}
+  models = {
+    'shipped verifier': (shipped['int8'].step, of_shipped),
+    'T5 v1.1 base': (families.step_model(config), of_base),
+  }
+  widths = (1, 6)
+  for name, (step, kinds) in models.items():
     programs = {
       f'{kind} {call}': program
       for kind, kept in kinds.items()
