@@ -53,7 +53,8 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 # One worker a core of a small machine; a test file stays on one worker, so
-# that what it compiled is compiled once.
+# that what it compiled is compiled once. Files of many tests start first: keep
+# one of few tests under a minute, or it runs alone at the end.
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
 

@@ -158,27 +158,30 @@ def pair() -> pairs.Pair:
 TEXTS = ('2 3', '4', '3 3 5')
 
 
-@functools.cache
 def generate(
   entry: Entry,
   verify: base.Verify = TOKENS,
   rows: tuple[int, ...] = (0, 1, 2),
   max_length: int = 13,
-  **changes,
+  temperature: float = 0.0,
 ) -> pairs.Output:
   """What the pair writes, traced; the same call is made once."""
+  return _generate(entry, verify, rows, max_length, temperature)
+
+
+# Apart from `generate`, because a cache takes `f(x)` and `f(x, TOKENS)` for
+# different calls.
+@functools.cache
+def _generate(entry, verify, rows, max_length, temperature):
   return pair().generate(
     [TEXTS[row] for row in rows],
-    **{
-      'key': 3,
-      'temperature': 0.0,
-      'max_length': max_length,
-      'input_length': 4,
-      'row_ids': list(rows),
-      'trace': True,
-      **entry.settings(verify),
-      **changes,
-    },
+    key=3,
+    temperature=temperature,
+    max_length=max_length,
+    input_length=4,
+    row_ids=list(rows),
+    trace=True,
+    **entry.settings(verify),
   )
 
 

@@ -17,13 +17,31 @@ from speccascade_jax.launch import gin_setup
 from tests import conformance
 
 _ROOT = pathlib.Path(__file__).parents[1]
-# By scope the tests of one case follow each other, on the same programs.
-every_case = pytest.mark.parametrize(
-  ('entry', 'verify'),
-  conformance.CASES,
-  ids=conformance.case_name,
-  scope='module',
-)
+
+
+def _cases(slow=None):
+  """Parametrizes a test with every case.
+
+  By scope the tests of one case follow each other, on the same programs.
+
+  Args:
+    slow: of a method with two verifications, which one's test is marked slow:
+      that of index `slow` with the first such method, then in turn. Tests
+      that share no program take different ones.
+  """
+  cases, turn = [], slow
+  for entry in conformance.CONFORMANCE:
+    both = slow is not None and len(entry.verifications) == 2
+    for i, verify in enumerate(entry.verifications):
+      marks = [pytest.mark.slow] if both and i == turn else []
+      cases.append(pytest.param(entry, verify, marks=marks))
+    turn = 1 - turn if both else turn
+  return pytest.mark.parametrize(
+    ('entry', 'verify'), cases, ids=conformance.case_name, scope='module'
+  )
+
+
+every_case = _cases()
 every_entry = pytest.mark.parametrize(
   'entry', conformance.CONFORMANCE, ids=conformance.case_name
 )
@@ -125,7 +143,7 @@ def test_a_fragment_says_what_the_list_says(entry, monkeypatch):
   assert all(ends[0] <= alpha <= ends[1] for alpha in method.alphas)
 
 
-@every_case
+@_cases(slow=0)
 def test_the_ends_of_the_range_are_the_models_greedy_texts(entry, verify):
   alone = {name: conformance.generate(e) for name, e in _ALONE.items()}
   assert not conformance.same_text(alone['drafter'], alone['verifier'])
@@ -158,7 +176,7 @@ def test_without_a_drafter_end_whole_blocks_are_kept_at_most(entry):
     assert out.provenance[row, :n].tolist() == (block * 4)[:n]
 
 
-@every_case
+@_cases(slow=1)
 def test_a_row_alone_is_that_row_in_a_ragged_batch(entry, verify):
   batch = conformance.generate(entry, verify, temperature=1.0)
   assert len(set(batch.lengths.tolist())) > 1

@@ -28,30 +28,56 @@ V, EOS, LENGTH, DRAWS = laws.V, laws.EOS, laws.LENGTH, laws.DRAWS
 oracle = functools.partial(token_cascade.decode, oracle=True)
 
 
-def texts_of(decode, draws=DRAWS, rows=(0, 1, 2), step=None, **options):
-  """`draws` texts, listed by row; many batches of the loop at once."""
-  step = step or tabular.step_model(V)
+# What the loops take as traced numbers: one program serves all values.
+TRACED = ('alpha', 'temperature', 'fallback', 'confidence_temperatures')
+
+
+@functools.cache
+def compiled(decode, step, rows, **options):
+  """Many batches of a loop at once; the same one is compiled once."""
+  tables = laws.tables(False)
 
   @jax.jit
-  @jax.vmap
-  def run(keys):
-    inputs = laws.INPUTS[jnp.array(rows)]
+  @functools.partial(jax.vmap, in_axes=(0, None))
+  def run(keys, traced):
     out = decode(
       tabular.step_model(V),
       step,
-      *laws.tables(False),
-      inputs,
+      *tables,
+      laws.INPUTS[jnp.array(rows)],
       keys,
       max_length=LENGTH,
+      **traced,
       **options,
     )
     return out.tokens, out.lengths
 
+  return run
+
+
+def texts_of(decode, draws=DRAWS, rows=(0, 1, 2), step=None, **options):
+  """`draws` texts, listed by row; many batches of the loop at once."""
+  traced = {name: options.pop(name) for name in TRACED if name in options}
+  run = compiled(decode, step or tabular.step_model(V), rows, **options)
   keys = jax.random.split(
     jax.random.key(9), (-(-draws // len(rows)), len(rows))
   )
-  tokens, lengths = jax.device_get(run(keys))
+  tokens, lengths = jax.device_get(run(keys, traced))
   return [laws.as_texts(tokens[:, i], lengths[:, i]) for i in range(len(rows))]
+
+
+@pytest.fixture
+def forget():
+  """Compiles anew what a test breaks, and again what comes after it."""
+
+  def clear():
+    compiled.cache_clear()
+    speculative._decode.clear_cache()
+    sequence_cascade._decode.clear_cache()
+
+  clear()
+  yield
+  clear()
 
 
 def check(law, texts):
@@ -163,15 +189,13 @@ def test_a_sequence_cascade_is_one_text_or_the_other(quantile, alpha):
   check(lambda row: expected[row][0], texts)
 
 
-def test_would_catch_a_verifier_that_draws_what_the_drafter_drew(monkeypatch):
+def test_would_catch_a_verifier_that_draws_what_the_drafter_drew(
+  monkeypatch, forget
+):
   monkeypatch.setattr(
     sequence_cascade, '_own_keys', lambda keys: keys, raising=True
   )
-  sequence_cascade._decode.clear_cache()
-  try:
-    texts = texts_of(sequence_cascade.decode, alpha=0.65, rows=(0,))
-  finally:
-    sequence_cascade._decode.clear_cache()
+  texts = texts_of(sequence_cascade.decode, alpha=0.65, rows=(0,))
   with pytest.raises(AssertionError, match='chi-square|no probability'):
     check(lambda row: sequence_law(0.65, None, row)[0], texts)
 
@@ -206,16 +230,14 @@ def test_bild_has_the_law_of_its_blocks(rows, temperature):
   check(law, texts)
 
 
-def test_would_catch_a_block_that_does_not_end_where_drafting_did(monkeypatch):
+def test_would_catch_a_block_that_does_not_end_where_drafting_did(
+  monkeypatch, forget
+):
   def full(drafted, count, *judged):
     return verification.verify_tokens(drafted, *judged)
 
   monkeypatch.setattr(verification, 'verify_short', full)
-  speculative._decode.clear_cache()
-  try:
-    texts = texts_of(speculative.decode, fallback=0.5, **BILD)
-  finally:
-    speculative._decode.clear_cache()
+  texts = texts_of(speculative.decode, fallback=0.5, **BILD)
   with pytest.raises(AssertionError, match='chi-square|no probability'):
     check(functools.partial(bild_law, 1.2, 3, 0.5, 1.0), texts)
 
