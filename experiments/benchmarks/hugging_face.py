@@ -40,6 +40,8 @@ class Assisted:
       # A cache gets as many layers as the encoder has, and is indexed by the
       # decoder's.
       model.config.num_layers = model.config.num_decoder_layers
+      # Which the export asks to do without where the decoder is deeper.
+      model.config.use_cache = model.generation_config.use_cache = True
     self.inputs = [torch.tensor([ids]) for ids in inputs]
     self.calls = {'verifier': 0, 'drafter': 0}
     for name in self.calls:
