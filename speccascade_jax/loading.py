@@ -176,6 +176,10 @@ def _model(
   config, params = cut_vocabulary(
     dataclasses.replace(checkpoint.config, dtype=dtype), checkpoint.params, size
   )
+  if params is not checkpoint.params:
+    # What was cut is not kept beside what was cut from it; the rest is shared.
+    checkpoint.params['token_embedder'].clear()
+    checkpoint.params['decoder'].pop('logits_dense', None)
   return pairs.Model(
     families.step_model(config, end_ids), products.lay_out(params), config
   )

@@ -26,6 +26,8 @@ FILES = ('tokenizer.json', 'spiece.model', 'tokenizer.model')
 
 # How T5's and Gemma's vocabularies write a token for a single byte.
 _BYTE = re.compile('<0x[0-9A-F]{2}>')
+# Ids that a tokenizer.json may leave out, beside as many as it has.
+_MOST_MISSING = 65_536
 # What llama.cpp's converter writes for an id that has no piece.
 _PADDING = re.compile(r'\[PAD\d+\]')
 # What nobody writes or reads: padding, and what T5 and Gemma keep in reserve.
@@ -306,7 +308,13 @@ class TokenizerJson:
     self._tokenizer.no_truncation()
     self._tokenizer.no_padding()
     # Ids may have gaps: what counts is the largest.
-    self.size = 1 + max(self._tokenizer.get_vocab().values(), default=-1)
+    pieces = self._tokenizer.get_vocab()
+    self.size = 1 + max(pieces.values(), default=-1)
+    if self.size > 2 * len(pieces) + _MOST_MISSING:
+      raise ValueError(
+        f'{name} is not a tokenizer.json that a model can have: it has '
+        f'{len(pieces)} pieces, and the id {self.size - 1}.'
+      )
     self.unk_id = self.id_of('<unk>')
     added = self._tokenizer.get_added_tokens_decoder()
     self._special = {i for i, token in added.items() if token.special}

@@ -11,7 +11,7 @@ runs=${RUNS:-runs/paper}
 tasks='wmt14_en_de_5shot cnn_dailymail_1shot gsm8k_8shot squad_v2_1shot
   web_questions_1shot natural_questions_1shot trivia_qa_1shot'
 case "$*" in
-  *run_programs*) tasks="$tasks mbpp_3shot" ;;
+  *run_programs=True* | *run_programs=*with_network*) tasks="$tasks mbpp_3shot" ;;
   *) echo 'Without --gin.sweep.run_programs=True, MBPP is left out.' >&2 ;;
 esac
 for pair in 2b_9b 2b_27b; do

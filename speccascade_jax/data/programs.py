@@ -6,6 +6,7 @@ the caller says so: `run_programs=True`.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
 import concurrent.futures
 import functools
@@ -149,6 +150,7 @@ def program(prediction: str) -> str:
 
 def _fenced(text: str) -> str:
   """The block of code in a text with ``` in it, else all of it."""
+  text = _before_stray(text)
   other, at = None, 0
   while opening := _OPENING.search(text, at):
     at = opening.end()
@@ -165,6 +167,27 @@ def _fenced(text: str) -> str:
       break
     at = closing.end()
   return text if other is None else other
+
+
+def _before_stray(text: str) -> str:
+  """The text in front of a ``` that closes what was never opened.
+
+  A model whose prompt has opened the block, or that forgot to, ends its program
+  with one: the only one there is, alone in its line, behind what Python can
+  read (a line of prose may be an expression, but does nothing).
+  """
+  fences = [found for found in _CLOSING.finditer(text) if found['fence']]
+  if len(fences) != 1:
+    return text
+  before, line = text[: fences[0].start()], text[fences[0].start() :]
+  if before.rpartition('\n')[2].strip() or line.partition('\n')[0] != '```':
+    return text
+  try:
+    tree = ast.parse(textwrap.dedent(before))
+  except (SyntaxError, ValueError, MemoryError, RecursionError):
+    return text
+  does = any(not isinstance(part, ast.Expr) for part in tree.body)
+  return before if does else text
 
 
 def _passed(

@@ -22,10 +22,11 @@ out once before the first program (`check`):
 
 What does not hold: this is no boundary against somebody with an exploit of the
 kernel; a program may use its CPU time to slow down others; and what the kernel
-itself keeps for the 64 files, pipes and sockets that a process may have open,
-up to some 30 MiB (of TCP, where it may use the network, more), is beside its
-address space. Programs may import the standard library, and no package beside
-it.
+itself keeps for it is beside its address space: some 30 MiB for the 64 files,
+pipes and sockets that a process may have open, some 15 MiB of locks on files
+for every second of its CPU time, and, where it may use the network, sockets of
+TCP without a bound. Programs may import the standard library, and no package
+beside it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ import glob
 import json
 import os
 import pathlib
+import secrets
 import selectors
 import signal
 import socket
@@ -129,16 +131,19 @@ def check(*, network: bool = False) -> None:
   Raises:
     SandboxError: if it does not; the text says what is missing.
   """
-  limits, world = Limits(), _world()
-  with socket.create_server(('127.0.0.1', 0)) as server:
+  limits, world = Limits(), _world(network)
+  name = f'speccascade_jax {secrets.token_hex(8)}'
+  with socket.socket(socket.AF_UNIX) as server:
+    server.bind('\0' + name)
+    server.listen()
     told = {
       **{name: world[name] for name in ('shown', 'hidden', 'devices')},
       'calls': sandbox_filter.refused(os.uname().machine),
-      'families': sandbox_filter.FAMILIES,
+      'families': sandbox_filter.families(network),
       'processes': limits.processes,
       'memory_bytes': limits.memory_bytes,
       'caller': __file__,
-      'port': server.getsockname()[1],
+      'abstract': name,
       'network': network,
     }
     trial = _TRIAL.read_text(encoding='utf-8')
@@ -152,7 +157,7 @@ def check(*, network: bool = False) -> None:
 
 
 def _run(source: str, stdin: str, limits: Limits, network: bool) -> Result:
-  world = _world()
+  world = _world(network)
   request = {
     **world,
     'source': source,
@@ -186,7 +191,7 @@ def _run(source: str, stdin: str, limits: Limits, network: bool) -> Result:
     os.close(reader)
 
 
-def _world() -> dict[str, Any]:
+def _world(network: bool) -> dict[str, Any]:
   """What there is inside: the interpreter, what it reads, what it may call.
 
   Raises:
@@ -198,7 +203,8 @@ def _world() -> dict[str, Any]:
       f'{sys.platform} does not have: score them on Linux, or in a container.'
     )
   try:
-    calls = sandbox_filter.instructions(os.uname().machine)
+    machine = os.uname().machine
+    calls = sandbox_filter.instructions(machine, network=network)
   except ValueError as error:
     raise SandboxError(
       f'Programs cannot be run in a sandbox here: {error}. Score them on '

@@ -13,7 +13,9 @@ are, to any user:
   would keep what is added;
 - further namespaces, in which more would be allowed;
 - sockets of other kinds than those of a network namespace: a virtual machine
-  reaches its host by AF_VSOCK, whatever the namespace.
+  reaches its host by AF_VSOCK, whatever the namespace. Without a network only
+  those of AF_UNIX are left: one of TCP that is mapped into memory outlives its
+  descriptor, so that a process would keep as many as it likes.
 
 They fail with ENOSYS, as on a kernel that does not have them: libraries know
 what to do then (`clone` instead of `clone3`).
@@ -59,8 +61,7 @@ _MACHINES = {
   'aarch64': (0xC00000B7, _AARCH64, _AARCH64_SOME),
 }
 
-# AF_UNIX, AF_INET and AF_INET6.
-FAMILIES = (1, 2, 10)
+_AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEW*, all that `clone` has.
 _MAP_SHARED, _MAP_ANONYMOUS, _SET_THP_DISABLE = 0x01, 0x20, 41
 _SOL_SOCKET, _SO_SNDBUF, _SO_RCVBUF, _F_SETPIPE_SZ = 1, 7, 8, 1031
@@ -88,11 +89,17 @@ def refused(machine: str) -> dict[str, int]:
   return dict(_machine(machine)[1])
 
 
-def instructions(machine: str) -> bytes:
+def families(network: bool) -> tuple[int, ...]:
+  """Those of the sockets that may be had, with a network or without."""
+  return (_AF_UNIX, *((_AF_INET, _AF_INET6) if network else ()))
+
+
+def instructions(machine: str, *, network: bool) -> bytes:
   """The filter, an array of `struct sock_filter`.
 
   Args:
     machine: as `os.uname` names it.
+    network: whether sockets of a network are let through.
 
   Raises:
     ValueError: if its system calls are not known here.
@@ -117,7 +124,7 @@ def instructions(machine: str) -> bytes:
   code += _unless(some['prctl'], (0, _EQUAL, _SET_THP_DISABLE, True))
   code += _unless(some['clone'], (0, _ANY_BIT, _NEW_NAMESPACES, True))
   for name in ('socket', 'socketpair'):
-    others = [(0, _EQUAL, family, False) for family in FAMILIES]
+    others = [(0, _EQUAL, family, False) for family in families(network)]
     code += _unless(some[name], *others)
   for option in (_SO_SNDBUF, _SO_RCVBUF):
     code += _unless(

@@ -117,7 +117,7 @@ def _other(one: Found, wanted: Wanted) -> str | None:
   if one.pair is not None and one.pair not in wanted.pairs:
     pair = one.pair
     if not isinstance(pair, str):
-      pair = ' -> '.join(pair.values())
+      pair = ' -> '.join(map(str, pair.values()))
     return f'it was measured of {pair}'
   if one.dtype is not None and one.dtype != wanted.dtype:
     return f'it was measured in {one.dtype}, and this is {wanted.dtype}'
@@ -147,7 +147,8 @@ def _found(path: pathlib.Path) -> Found:
     runs,
     times or None,
     pair=pair if isinstance(pair, (str, dict)) else None,
-    dtype=digest.rpartition('-')[2] if isinstance(digest, str) else None,
+    # See `loading.load_pair`; behind it may be which model is int8.
+    dtype=[*digest.split('-'), None][1] if isinstance(digest, str) else None,
     task=header.get('task'),
     device=header.get('device'),
   )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -14,6 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from speccascade_jax import zoo
 from speccascade_jax.checkpoints import gguf_models
 from speccascade_jax.checkpoints import huggingface
 from speccascade_jax.checkpoints import native
@@ -66,7 +68,14 @@ _ENVIRONMENT = {'MALLOC_MMAP_THRESHOLD_': str(2**20)}
 _MEASURE = """
 import sys, threading, time
 import jax
+from speccascade_jax import loading
 from speccascade_jax.checkpoints import load
+
+def of_pair(drafter, verifier, vocabulary):
+  pair = loading.load_pair(
+    drafter=drafter, verifier=verifier, vocabulary=vocabulary
+  )
+  return [pair.drafter.params, pair.verifier.params]
 
 def anonymous():
   with open('/proc/self/status') as lines:
@@ -84,7 +93,9 @@ def watch():
 
 thread = threading.Thread(target=watch, daemon=True)
 thread.start()
-params = jax.block_until_ready(load.load(sys.argv[1], sys.argv[2]).params)
+what, *arguments = sys.argv[1:]
+load_ = of_pair if what == 'pair' else lambda *a: load.load(*a).params
+params = jax.block_until_ready(load_(*arguments))
 done = True
 thread.join()
 size = sum(x.nbytes for x in jax.tree.leaves(params))
@@ -164,14 +175,34 @@ def written(request, tmp_path_factory):
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_loading_takes_little_more_than_the_model(written, dtype):
   writer, path = written
+  ratio = _measured('model', path, dtype)
+  print(f'{writer}, {dtype}: {ratio:.2f}')
+  assert 0.9 < ratio < 1.2
+
+
+def test_a_pair_whose_heads_are_cut_takes_little_more_than_its_models(tmp_path):
+  """Neither what is cut off nor what lay otherwise is kept beside the rest."""
+  small = dataclasses.replace(
+    _T5, vocab_size=32_100, num_encoder_layers=1, num_decoder_layers=1
+  )
+  drafter = write_huggingface(tmp_path / 'drafter', small, native.save)
+  flat = flat_params(_T5, np.float32)
+  native.save(
+    tmp_path / 'verifier', _T5, traverse_util.unflatten_dict(flat, '/')
+  )
+  vocabulary = zoo.paths('debian')[2]
+  ratio = _measured('pair', drafter, tmp_path / 'verifier', vocabulary)
+  print(f'pair: {ratio:.2f}')
+  assert 0.9 < ratio < 1.3
+
+
+def _measured(*arguments):
   found = subprocess.run(
-    [sys.executable, '-c', _MEASURE, str(path), dtype],
+    [sys.executable, '-c', _MEASURE, *map(str, arguments)],
     env=os.environ | _ENVIRONMENT,
     check=True,
     capture_output=True,
     text=True,
     timeout=300,
   )
-  ratio = float(found.stdout.splitlines()[-1])
-  print(f'{writer}, {dtype}: {ratio:.2f}')
-  assert 0.9 < ratio < 1.2
+  return float(found.stdout.splitlines()[-1])

@@ -33,6 +33,8 @@ _PASS = {
   'marked': f'\n{_ADD}\n[DONE]\nYou are an expert ...',
   'fenced in a line': f'Here it is: ```python\n{_ADD}\n```\nIt adds.',
   'fenced to the end of a line': f'```python\n{_ADD}```\nIt adds.',
+  'closed, never opened': f'{_ADD}\n```\nIt adds.',
+  'behind a word': f'Solution\n```\n{_ADD}',
   'a fence in a docstring': _DOCUMENTED,
   'and fenced': f"It's this:\n```python\n{_DOCUMENTED}\n```\nIt's well.",
   'a fence in a text': f'```\n{_ADD} + len("```") - 3  # ```\n```\nIt adds.',

@@ -305,6 +305,15 @@ _ATTACKS = {
     _SOCKETS,
     lambda r: r.output == b'tried\n',
   ),
+  'sockets of TCP, which outlive their descriptor where they are mapped': (
+    """
+      import socket
+      for family in (socket.AF_INET, socket.AF_INET6):
+        attempt(family, lambda: socket.socket(family, socket.SOCK_STREAM))
+      print('tried')
+      """,
+    lambda r: r.output == b'tried\n',
+  ),
   'killing others': (
     """
       import signal

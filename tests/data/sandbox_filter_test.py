@@ -20,7 +20,7 @@ _SOME = {
 }
 
 
-def _answer(machine, number, *arguments, architecture=None):
+def _answer(machine, number, *arguments, architecture=None, network=False):
   """What a kernel would do with the filter: 'allow', or an error's number."""
   arguments = (*arguments, *(6 - len(arguments)) * (0,))
   data = struct.pack(
@@ -30,7 +30,8 @@ def _answer(machine, number, *arguments, architecture=None):
     0,
     *arguments,
   )
-  code = list(struct.iter_unpack('=HBBI', sandbox_filter.instructions(machine)))
+  filter_ = sandbox_filter.instructions(machine, network=network)
+  code = list(struct.iter_unpack('=HBBI', filter_))
   at, word = 0, None
   while True:
     kind, yes, no, value = code[at]
@@ -84,8 +85,8 @@ def test_nothing_of_another_architecture(machine):
     ('mmap', (0, 4096, 3, 0x21), True),
     ('mmap', (0, 4096, 3, 0x23), True),  # MAP_SHARED_VALIDATE
     ('socket', (1, 1), False),
-    ('socket', (2, 1), False),
-    ('socket', (10, 2), False),
+    ('socket', (2, 1), True),
+    ('socket', (10, 2), True),
     ('socket', (0, 1), True),
     ('socket', (16, 3), True),  # AF_NETLINK
     ('socket', (38, 5), True),  # AF_ALG
@@ -104,6 +105,14 @@ def test_some_are_refused_by_their_arguments(machine, call, arguments, refused):
   assert found == (38 if refused else 'allow')
 
 
+@pytest.mark.parametrize(
+  ('family', 'refused'), [(1, False), (2, False), (10, False), (40, True)]
+)
+def test_with_a_network_its_sockets_are_to_be_had(machine, family, refused):
+  found = _answer(machine, _SOME[machine]['socket'], family, 1, network=True)
+  assert found == (38 if refused else 'allow')
+
+
 @pytest.mark.parametrize('some', [False, True])
 def test_numbers_are_those_of_the_kernel_s_headers(machine, some):
   path = pathlib.Path(_HEADERS[machine])
@@ -117,4 +126,4 @@ def test_numbers_are_those_of_the_kernel_s_headers(machine, some):
 
 def test_an_unknown_machine_is_named():
   with pytest.raises(ValueError, match='calls of sparc are not known'):
-    sandbox_filter.instructions('sparc')
+    sandbox_filter.instructions('sparc', network=False)
