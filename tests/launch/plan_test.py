@@ -152,6 +152,14 @@ def test_times_of_another_pair_give_no_duration(tmp_path, pair):
   assert any(said in note for note in told.notes) == other
 
 
+@pytest.mark.parametrize('int8', ['', '-drafter_int8-verifier_int8'])
+def test_the_dtype_is_told_beside_which_weights_are_int8(tmp_path, int8):
+  times = {'drafter_1': 2.0, 'verifier_1': 3.0, 'verifier_6': 5.0}
+  content = {'ms': times, 'pair_digest': f'0f1e-float32{int8}'}
+  (tmp_path / 'bench.json').write_text(json.dumps(content))
+  assert measured.read([str(tmp_path)])[0].dtype == 'float32'
+
+
 def test_texts_are_no_longer_than_they_can_be(ran):
   """Measured at up to 6 tokens; planned for fewer, and for more."""
   file, run_dir = ran
