@@ -49,7 +49,9 @@ def _dequantised(params):
   return traverse_util.unflatten_dict(found)
 
 
-@pytest.mark.parametrize('config', [_T5, _TIED, _GEMMA])
+@pytest.mark.parametrize(
+  'config', [pytest.param(_T5, marks=pytest.mark.slow), _TIED, _GEMMA]
+)
 def test_logits_are_those_of_the_dequantised_model(config):
   params = families.init(config, jax.random.key(0))
   quantised = int8.quantised(params)
