@@ -171,6 +171,8 @@ def theirs(settings: Settings) -> dict:
       # A cache gets as many layers as the encoder has, and is indexed by the
       # decoder's.
       network.config.num_layers = network.config.num_decoder_layers
+      # Which `hf_configs` does without where the decoder is deeper.
+      network.config.use_cache = network.generation_config.use_cache = True
     networks.append(network)
   drafter, verifier = networks
   size = configs[1].vocab_size
