@@ -84,7 +84,7 @@ def _uses(jaxpr: core.Jaxpr, weights: dict[Any, int]):
     elif primitive in _CALLS:
       yield from _within(equation.params['jaxpr'], equation.invars, weights)
     elif primitive == 'cond':
-      # How the devices differ is asked here; the least does the same.
+      # One branch is taken, such as the one for this device; none does less.
       branches = [
         list(_within(branch, equation.invars[1:], weights))
         for branch in equation.params['branches']
