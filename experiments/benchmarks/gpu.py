@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import pathlib
 import statistics
@@ -30,6 +31,7 @@ import numpy as np
 
 from experiments.benchmarks import scripted
 from experiments.benchmarks import shapes
+from speccascade_jax import base
 from speccascade_jax import deferral
 from speccascade_jax import distributions
 from speccascade_jax.checkpoints import hf_configs
@@ -84,12 +86,12 @@ def ours(settings: Settings) -> dict:
   models, params = [], []
   for seed, config in enumerate(settings.configs()):
     models.append(families.step_model(config))
-    make = jax.jit(lambda key, c=config: _cast(families.init(c, key), c.dtype))
-    params.append(jax.block_until_ready(make(jax.random.key(seed))))
+    params.append(_random_params(config, seed))
   inputs = jnp.asarray(settings.inputs(), jnp.int32)
   keys = jax.random.split(jax.random.key(0), 1)
   verifier = scripted.step_model(models[1])
   common = {'max_length': MAX_LENGTH, 'scaling': _GREEDY}
+  drafter = scripted.drafter(models[0])
   alone = {
     name: _ms_per_token(
       lambda model=model, params=params: autoregressive.decode(
@@ -98,7 +100,7 @@ def ours(settings: Settings) -> dict:
       settings.rounds,
     )
     for name, model, params in (
-      ('drafter', scripted.step_model(models[0]), params[0]),
+      ('drafter', drafter, scripted.told(params[0], 1.0)),
       ('verifier', verifier, params[1]),
     )
   }
@@ -118,15 +120,17 @@ def ours(settings: Settings) -> dict:
   }
   for name in floors:
     found[f'{name}_ms_per_token'] = alone[name]['ms_per_token']
+    found[f'{name}_compile_s'] = alone[name]['compile_s']
     found[f'{name}_floor_ratio'] = alone[name]['ms_per_token'] / floors[name]
   found['acceptance'] = {}
   for acceptance in ACCEPTANCES:
-    drafter = scripted.step_model(models[0], acceptance)
+    share = scripted.told(params[0], acceptance)
     timed = _ms_per_token(
-      lambda drafter=drafter: speculative.decode(
+      lambda share=share: speculative.decode(
         drafter,
         verifier,
-        *params,
+        share,
+        params[1],
         inputs,
         keys,
         alpha=0.0,
@@ -145,6 +149,8 @@ def ours(settings: Settings) -> dict:
       'round_floor_ratio': round_ms / round_floor,
       'speedup': alone['verifier']['ms_per_token'] / timed['ms_per_token'],
     }
+  memory = jax.devices()[0].memory_stats() or {}
+  found['peak_memory_gb'] = memory.get('peak_bytes_in_use', 0) / 1e9
   return found
 
 
@@ -238,13 +244,29 @@ def theirs(settings: Settings) -> dict:
   return found
 
 
-def _cast(params, dtype: str):
-  return jax.tree.map(lambda x: x.astype(dtype), params)
+def _random_params(config: families.Config, seed: int) -> base.Params:
+  """Normal with a deviation of 0.02, tensor by tensor.
+
+  `families.init` as one program would need them all in float32 at once.
+  """
+  shapes = jax.eval_shape(
+    functools.partial(families.init, config), jax.random.key(0)
+  )
+  leaves, tree = jax.tree.flatten(shapes)
+  draw = jax.jit(
+    lambda key, shape: 0.02 * jax.random.normal(key, shape, config.dtype),
+    static_argnums=1,
+  )
+  keys = jax.random.split(jax.random.key(seed), len(leaves))
+  drawn = [draw(key, leaf.shape) for key, leaf in zip(keys, leaves)]
+  return jax.block_until_ready(jax.tree.unflatten(tree, drawn))
 
 
 def _ms_per_token(decode, rounds: int) -> dict:
   """Median of the timed rounds, and the last answer."""
-  jax.block_until_ready(decode())  # Compiles.
+  start = time.perf_counter()
+  jax.block_until_ready(decode())
+  compiled = time.perf_counter() - start
   seconds = []
   for _ in range(rounds):
     start = time.perf_counter()
@@ -255,6 +277,7 @@ def _ms_per_token(decode, rounds: int) -> dict:
     'ms_per_token': ms,
     'ms_per_token_min': 1e3 * min(seconds) / MAX_LENGTH,
     'ms_per_token_max': 1e3 * max(seconds) / MAX_LENGTH,
+    'compile_s': compiled - min(seconds),
     'out': out,
   }
 
@@ -288,7 +311,9 @@ def _in_a_process(side: str, settings: Settings) -> dict:
   with tempfile.NamedTemporaryFile(suffix='.json') as file:
     asked = json.dumps(dataclasses.asdict(settings))
     own = [sys.executable, '-m', __spec__.name]
-    subprocess.run([*own, '--side', side, asked, file.name], check=True)
+    ran = subprocess.run([*own, '--side', side, asked, file.name])
+    if ran.returncode:
+      return {'error': f'exit status {ran.returncode}'}
     return json.loads(pathlib.Path(file.name).read_text())
 
 
@@ -311,36 +336,44 @@ def main() -> None:
     )
     pathlib.Path(path).write_text(json.dumps(found))
     return
-  results = {}
-  for pair in args.pairs:
-    settings = Settings(pair, args.gamma, args.rounds, args.dtype)
-    results[pair] = {
-      side: _in_a_process(side, settings) for side in ('ours', 'theirs')
-    }
-    _print(pair, args.gamma, **results[pair])
-    if args.output:
-      args.output.parent.mkdir(parents=True, exist_ok=True)
-      args.output.write_text(json.dumps(results, indent=2) + '\n')
+  results = {pair: {} for pair in args.pairs}
+  for side in ('ours', 'theirs'):
+    for pair in args.pairs:
+      settings = Settings(pair, args.gamma, args.rounds, args.dtype)
+      results[pair][side] = _in_a_process(side, settings)
+      # After each: what has been measured is kept whatever becomes of the rest.
+      if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(results, indent=2) + '\n')
+  for pair, sides in results.items():
+    _print(pair, args.gamma, **sides)
 
 
 def _print(pair: str, gamma: int, ours: dict, theirs: dict) -> None:
   drafter, verifier = PAIRS[pair]
-  print(f'\n{drafter} drafting {gamma} for {verifier}, {ours["device"]}')
+  where = ours.get('device') or theirs.get('device')
+  print(f'\n{drafter} drafting {gamma} for {verifier}, {where}')
   print('| ms/token | speccascade_jax | of the floor | transformers |')
   print('|---|---:|---:|---:|')
   static = theirs.get('verifier_static_cache_ms_per_token')
   print(
-    f'| verifier alone | {ours["verifier_ms_per_token"]:.3g} '
-    f'| {ours["verifier_floor_ratio"]:.2f} '
-    f'| {theirs["verifier_ms_per_token"]:.3g}, static cache '
-    f'{"failed" if static is None else format(static, ".3g")} |'
+    f'| verifier alone | {_figure(ours.get("verifier_ms_per_token"))} '
+    f'| {_figure(ours.get("verifier_floor_ratio"))} '
+    f'| {_figure(theirs.get("verifier_ms_per_token"))}, static cache '
+    f'{_figure(static)} |'
   )
-  for name, row in ours['acceptance'].items():
-    other = theirs['acceptance'][name]
+  for acceptance in map(str, ACCEPTANCES):
+    own = ours.get('acceptance', {}).get(acceptance, {})
+    other = theirs.get('acceptance', {}).get(acceptance, {})
     print(
-      f'| acceptance {name} | {row["ms_per_token"]:.3g} '
-      f'| {row["round_floor_ratio"]:.2f} | {other["ms_per_token"]:.3g} |'
+      f'| acceptance {acceptance} | {_figure(own.get("ms_per_token"))} '
+      f'| {_figure(own.get("round_floor_ratio"))} '
+      f'| {_figure(other.get("ms_per_token"))} |'
     )
+
+
+def _figure(value: float | None) -> str:
+  return 'failed' if value is None else format(value, '.3g')
 
 
 if __name__ == '__main__':

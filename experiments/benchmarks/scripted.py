@@ -15,6 +15,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from speccascade_jax import base
 from speccascade_jax.models import protocol
 
 _FIRST = 3  # Below it are the padding, the end and the unknown token.
@@ -52,6 +53,27 @@ def step_model(
     return jnp.where(chosen, _CERTAIN, logits), cache
 
   return dataclasses.replace(model, extend=extend)
+
+
+def drafter(model: protocol.StepModel) -> protocol.StepModel:
+  """The same with the acceptance among its parameters: it compiles once.
+
+  Its parameters are `told(params, acceptance)`.
+  """
+
+  def start(params, *args):
+    return model.start(params['network'], *args)
+
+  def extend(params, *args):
+    overruled = step_model(model, params['acceptance'])
+    return overruled.extend(params['network'], *args)
+
+  return dataclasses.replace(model, start=start, extend=extend)
+
+
+def told(params: base.Params, acceptance: float) -> base.Params:
+  """Parameters of a `drafter` that is right in so many cases."""
+  return {'network': params, 'acceptance': jnp.float32(acceptance)}
 
 
 def hook(size: int, acceptance: float | None = None) -> Callable:

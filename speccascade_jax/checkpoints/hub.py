@@ -105,6 +105,28 @@ def model_files(folder: AnyPath) -> Iterator[AnyPath]:
       yield from model_files(path)
 
 
+def check_files(folder: AnyPath) -> None:
+  """Refuses a folder on this machine with what cannot be read to its end.
+
+  Raises:
+    CheckpointError: for a link to nothing, or a pipe, socket or device, which
+      a reader would wait for.
+  """
+  if is_remote(os.fspath(folder)):
+    return  # Buckets hold nothing but files.
+  for path in model_files(folder):
+    if path.is_file():
+      continue
+    kind = (
+      f'a link to {os.readlink(path)}, where nothing is'
+      if path.is_symlink() and not path.exists()
+      else 'neither a file nor a folder (a pipe, a socket or a device)'
+    )
+    raise errors.CheckpointError(
+      f'{path} in the checkpoint is {kind}: put the file there, or remove it.'
+    )
+
+
 def _in_package(name: str) -> pathlib.Path:
   try:
     return pathlib.Path(importlib.import_module(name).assemble())

@@ -115,6 +115,8 @@ def format_of(path: hub.AnyPath) -> str:
   """
   if not path.exists():
     raise errors.CheckpointError(f'There is no checkpoint at {path}.')
+  if path.is_dir():
+    hub.check_files(path)
   if path.is_file() and path.suffix == '.gguf':
     return 'gguf'
   config = path / native.CONFIG_FILE

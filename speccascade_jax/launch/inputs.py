@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import os
 import pathlib
 from typing import Any, Literal
 
@@ -84,10 +85,15 @@ def pair_name(pair: PairName) -> str:
   if isinstance(pair, str):
     return pair
   names = [k for k in ROLES if k in pair]
-  folders = (pathlib.PurePath(pair[k]) for k in names)
-  name = pair.get('name') or ' -> '.join(map(str, folders))
+  name = pair.get('name') or ' -> '.join(_path_name(pair[k]) for k in names)
   kept = [f'{role} {w}' for role, w in weights_of(pair).items() if w]
   return f'{name} ({", ".join(kept)})' if kept else name
+
+
+def _path_name(path: str | os.PathLike[str]) -> str:
+  """Without a slash at the end; both of those in 'hf://' are kept."""
+  text = os.fspath(path)
+  return text if '://' in text else str(pathlib.PurePath(text))
 
 
 def role_names(pair: PairName) -> dict[str, str]:

@@ -56,9 +56,7 @@ class Dense(nn.Module):
     scale = self.get_variable('params', int8.scale_name(products.NAMED))
     kernel = kernel if chosen is None else kernel[:, chosen]
     if scale is None:
-      return jnp.matmul(
-        x, kernel.astype(self.dtype), preferred_element_type=self.out_dtype
-      )
+      return products.matmul(x, kernel.astype(self.dtype), self.out_dtype)
     scale = scale if chosen is None else scale[chosen]
     return int8.matmul(x, kernel, scale, self.out_dtype)
 

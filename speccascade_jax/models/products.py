@@ -13,11 +13,18 @@ matrix that lies by outputs, `[out, in]`:
 
 So `lay_out` turns a model's matrices before it decodes, `kernel [in, out]`
 becoming `rows [out, in]`, and `named` turns them back.
+
+XLA:GPU (jax 0.11.2, an H200, bfloat16) makes a product with one row a sum over
+the columns of the matrix, which reads it at half of the bandwidth and less: a
+step of T5 XL took 4.6 ms, a call of six tokens 1.6. So there `matmul` fills one
+row up to eight, whose product is a matrix product like that of a block: a step
+of Gemma 2 2B took 2.3 ms instead of 4.1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+import functools
 import math
 from typing import Any
 
@@ -34,6 +41,36 @@ NAMED, TURNED = 'kernel', 'rows'
 _SMALLEST = 512 * 1024
 _MOST_ROWS = 128
 _VECTOR = 8
+
+
+def matmul(
+  x: base.Array, kernel: base.Array, out_dtype: jnp.dtype | None = None
+) -> base.Array:
+  """`x [..., in]` times `kernel [in, out]`: `[..., out]`.
+
+  Summed in `out_dtype` if given. The same numbers on every path, up to the
+  order of sums.
+  """
+
+  plain = functools.partial(jnp.matmul, preferred_element_type=out_dtype)
+  if math.prod(x.shape[:-1]) != 1:
+    return plain(x, kernel)
+  filled = functools.partial(one_row, out_dtype=out_dtype)
+  return lax.platform_dependent(x, kernel, cuda=filled, default=plain)
+
+
+def one_row(
+  x: base.Array, kernel: base.Array, out_dtype: jnp.dtype | None = None
+) -> base.Array:
+  """`matmul` of a single row as one of eight, seven of them zeros."""
+  many = jnp.pad(x.reshape(1, -1), ((0, _VECTOR - 1), (0, 0)))
+  # The barriers keep XLA from computing the one row alone after all.
+  product = lax.optimization_barrier(
+    jnp.matmul(
+      lax.optimization_barrier(many), kernel, preferred_element_type=out_dtype
+    )
+  )
+  return product[:1].reshape(*x.shape[:-1], -1)
 
 
 def matmul_transposed(

@@ -15,13 +15,20 @@ _V, _LENGTH, _GAMMA = 1009, 60, 3
 
 
 @pytest.mark.parametrize('acceptance', [0.0, 0.7, 1.0])
-def test_calls_and_text_are_those_of_the_script(acceptance):
+@pytest.mark.parametrize('traced', [False, True])
+def test_calls_and_text_are_those_of_the_script(acceptance, traced):
   model = tabular.step_model(_V)
   params = tabular.init_params(jax.random.key(0), _V, order=1)
+  if traced:
+    drafter = scripted.drafter(model)
+    drafter_params = scripted.told(params, acceptance)
+  else:
+    drafter = scripted.step_model(model, acceptance)
+    drafter_params = params
   out = speculative.decode(
-    scripted.step_model(model, acceptance),
+    drafter,
     scripted.step_model(model),
-    params,
+    drafter_params,
     params,
     jnp.ones((1, 1), jnp.int32),
     jax.random.split(jax.random.key(0), 1),

@@ -176,6 +176,8 @@ def test_results_tell_quantised_pairs_apart(pair, paths):
   assert name == f'{inputs.pair_name(paths)} (verifier int8)'
   shipped = inputs.with_weights('debian', {'drafter_weights': 'int8'})
   assert inputs.pair_name(shipped) == 'debian (drafter int8)'
+  elsewhere = {'drafter': 'runs/mine/', 'verifier': 'hf://google/t5-v1_1-xl'}
+  assert inputs.pair_name(elsewhere) == 'runs/mine -> hf://google/t5-v1_1-xl'
 
 
 def test_what_is_loaded_for_both_roles_is_shared_if_it_is_the_same(paths):

@@ -1,4 +1,4 @@
-"""`products.matmul_transposed` beside NumPy's, and matrices turned for it."""
+"""The products beside NumPy's, and matrices turned for them."""
 
 from __future__ import annotations
 
@@ -59,6 +59,31 @@ def test_narrow_factors_are_summed_as_wide_as_asked():
   assert product.dtype == jnp.float32
   wide = np.asarray(x, np.float32) @ np.asarray(kernel, np.float32)
   np.testing.assert_allclose(product, wide, atol=2e-3)
+
+
+@pytest.mark.parametrize('rows', [(1,), (1, 1)])
+def test_one_row_as_one_of_eight(rows):
+  x, kernel = _factors(rows)
+  product = jax.jit(products.one_row)(x, kernel)
+  np.testing.assert_allclose(product, x @ kernel, atol=2e-4)
+  narrow = (jnp.asarray(a, jnp.bfloat16) for a in (x, kernel))
+  assert products.one_row(*narrow, jnp.float32).dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+  'platform, rows, filled',
+  [('cuda', 1, True), ('cuda', 6, False), ('cpu', 1, False), ('tpu', 1, False)],
+)
+def test_only_a_gpus_single_row_is_filled_up(platform, rows, filled):
+  x, kernel = _factors((1, rows))
+  text = (
+    jax.jit(products.matmul)
+    .trace(x, kernel)
+    .lower(lowering_platforms=(platform,))
+    .as_text()
+  )
+  assert ('tensor<8x512xf32>, tensor<512x1024xf32>' in text) == filled
+  assert ('optimization_barrier' in text) == filled
 
 
 def test_gradients_are_those_of_the_plain_product():
