@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -86,7 +87,7 @@ def step_model(
 
 def init(config: Config, key: base.Array) -> base.Params:
   """Fresh parameters of a model, as plain float32 arrays."""
-  return meta.unbox(jax.jit(_initializer(config))(key))
+  return meta.unbox(_jitted_initializer(config)(key))
 
 
 def abstract_params(config: Config) -> base.Params:
@@ -98,6 +99,12 @@ def num_parameters(config: Config) -> int:
   """How many numbers a model of this shape has."""
   leaves = jax.tree.leaves(abstract_params(config))
   return sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+# Kept, so that two models of one shape compile it once.
+@functools.lru_cache(maxsize=8)
+def _jitted_initializer(config: Config) -> Callable[[base.Array], base.Params]:
+  return jax.jit(_initializer(config))
 
 
 def _initializer(config: Config) -> Callable[[base.Array], base.Params]:

@@ -58,12 +58,12 @@ def test_logits_are_those_of_the_dequantised_model(config):
   network = families.family_of(config).network(config)
   tokens = np.arange(12, dtype=np.int32).reshape(2, 6)
   apply = jax.jit(
-    lambda p: network.apply({'params': p}, tokens, tokens, scored=None)
+    lambda p, scored=None: network.apply(
+      {'params': p}, tokens, tokens, scored=scored
+    )
   )
   logits = apply(quantised)
-  scored = network.apply(
-    {'params': quantised}, tokens, tokens, scored=np.array([3, 7])
-  )
+  scored = apply(quantised, np.array([3, 7]))
   np.testing.assert_allclose(logits, apply(_dequantised(quantised)), atol=1e-4)
   np.testing.assert_allclose(scored, logits[..., [3, 7]], atol=1e-4)
   # Near the model itself, and not the same.
