@@ -82,6 +82,14 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 # The published images-and-text models leave more to their class.
 _TEXT_OF = {'gemma3': 'gemma3_text'}
+_FEED_FORWARD = {
+  'relu': ('relu',),
+  'gated-gelu': ('gelu', 'linear'),
+  'gated-relu': ('relu', 'linear'),
+  'gated-silu': ('silu', 'linear'),
+}
+# What is known of rotary positions, in either generation's words.
+_ROPE = ('rope_type', 'type', 'rope_theta', 'factor')
 # The approximation by a tanh, which is what is computed here.
 _GELU = ('gelu_pytorch_tanh', 'gelu_new')
 _LAYERS = {
@@ -102,6 +110,9 @@ def read(content: Mapping[str, Any], path: pathlib.Path) -> families.Config:
     text = content.get('text_config')
     if not isinstance(text, Mapping):
       raise errors.CheckpointError(f'{path}: a {kind} without a text_config.')
+    if not content.get('tie_word_embeddings', True):
+      # The whole model's word counts, whatever its text says of itself.
+      text = {**text, 'tie_word_embeddings': False}
     content, kind = text, _TEXT_OF[kind]
   if not isinstance(kind, str) or kind not in _DEFAULTS:
     raise errors.CheckpointError(
@@ -115,17 +126,26 @@ def read(content: Mapping[str, Any], path: pathlib.Path) -> families.Config:
     raise errors.CheckpointError(f'{path}: {error}') from error
 
 
+def is_tied(content: Mapping[str, Any]) -> bool:
+  """Whether a T5's head may be its embedding; true where nothing is said."""
+  return content.get('tie_word_embeddings', True) is True
+
+
 def _t5(content: Mapping[str, Any]) -> t5_config.T5Config:
-  activations = {
-    'relu': ('relu',),
-    'gated-gelu': ('gelu', 'linear'),
-    'gated-relu': ('relu', 'linear'),
-  }
   feed_forward = content['feed_forward_proj']
-  if not isinstance(feed_forward, str) or feed_forward not in activations:
+  if not isinstance(feed_forward, str) or feed_forward not in _FEED_FORWARD:
     raise ValueError(
       f'feed_forward_proj {feed_forward!r:.80} is not known; known are '
-      f'{", ".join(activations)}.'
+      f'{", ".join(_FEED_FORWARD)}.'
+    )
+  # The decoding loops begin every text with 0. What a model was padded with is
+  # of no account (MADLAD-400: 1): inputs are padded with 0 here, which the
+  # encoder's mask hides, and what stands behind a text is never attended to.
+  start = content.get('decoder_start_token_id')
+  if start not in (None, 0):
+    raise ValueError(
+      f'decoder_start_token_id {start!r:.80} is not known: decoders start from '
+      '0 here.'
     )
   # transformers 5 says of every T5 that it is tied, and of v1.0, which is, that
   # its outputs are scaled; before, one word stood for both.
@@ -140,7 +160,7 @@ def _t5(content: Mapping[str, Any]) -> t5_config.T5Config:
     mlp_dim=content['d_ff'],
     num_encoder_layers=layers,
     num_decoder_layers=layers if decoder_layers is None else decoder_layers,
-    mlp_activations=activations[feed_forward],
+    mlp_activations=_FEED_FORWARD[feed_forward],
     logits_via_embedding=tied,
     relative_attention_num_buckets=content['relative_attention_num_buckets'],
     relative_attention_max_distance=content['relative_attention_max_distance'],
@@ -180,17 +200,33 @@ def _gemma(kind: str, content: Mapping[str, Any]) -> gemma_config.GemmaConfig:
   ropes = _object(content, 'rope_parameters')
   if kind == 'gemma3_text':
     local = content['rope_local_base_freq']
-    whole = _object(ropes, 'full_attention') or _object(content, 'rope_scaling')
+    # The older word has always been for global layers alone.
+    whole = {
+      **_object(ropes, 'full_attention'),
+      **_object(content, 'rope_scaling'),
+    }
     window = _object(ropes, 'sliding_attention')
+    every = {k: v for k, v in ropes.items() if k not in _LAYERS}
+    if _scale(every) != 1.0 or every.get('rope_theta', base) != base:
+      # transformers itself passes over it.
+      raise ValueError(
+        f'rope_parameters {every!r:.80} do not say of which layers: give them '
+        f'for {" and ".join(_LAYERS)}.'
+      )
     base = whole.get('rope_theta', base)
     local = window.get('rope_theta', local)
     scaled = _scale(whole)
     if _scale(window) != 1.0:
-      raise ValueError(f'scaled positions in local layers: {window}.')
+      raise ValueError(f'scaled positions in local layers: {window!r:.80}.')
   else:
+    ropes = {**ropes, **_object(content, 'rope_scaling')}
     base = local = ropes.get('rope_theta', base)
-    if _scale(ropes) != 1.0:
-      raise ValueError(f'scaled positions: {ropes}.')
+    scaled = _scale(ropes)
+    pattern = settings.get('attention_pattern', ())
+    if scaled != 1.0 and gemma_config.LOCAL in pattern:
+      raise ValueError(
+        f'scaled positions in local layers, by rope_scaling: {ropes!r:.80}.'
+      )
   return gemma_config.GemmaConfig(
     vocab_size=content['vocab_size'],
     emb_dim=content['hidden_size'],
@@ -244,13 +280,28 @@ def _pattern(content: Mapping[str, Any]) -> tuple[str, ...]:
   return gemma_config.shortest_pattern([_LAYERS[t] for t in types])
 
 
-def _scale(rope: Mapping[str, Any]) -> float:
-  kind = rope.get('rope_type', rope.get('type', 'default'))
-  if kind == 'default':
+def _scale(rope: Mapping[str, Any]) -> Any:
+  """What positions are divided by; its value is not checked yet.
+
+  Raises:
+    ValueError: if they are changed in another way, or nothing says in which.
+  """
+  unknown = {
+    key: value
+    for key, value in rope.items()
+    if key not in _ROPE and value is not None
+  }
+  if unknown:
+    raise ValueError(f'{unknown!r:.80} in rope_scaling is not known.')
+  kind = rope.get('rope_type', rope.get('type'))
+  factor = rope.get('factor')
+  if kind == 'default' or (kind is None and factor in (None, 1)):
     return 1.0
   if kind == 'linear':
-    return rope['factor']
-  raise ValueError(f'rope_type {kind!r:.80} is not known, only linear.')
+    return factor
+  raise ValueError(
+    f'rope_type {kind!r:.80} is not known, only linear and default.'
+  )
 
 
 def write(config: families.Config) -> dict[str, Any]:
@@ -265,8 +316,7 @@ def write(config: families.Config) -> dict[str, Any]:
 
 
 def _write_t5(config: t5_config.T5Config) -> dict[str, Any]:
-  names = {('relu',): 'relu', ('gelu', 'linear'): 'gated-gelu'}
-  names[('relu', 'linear')] = 'gated-relu'
+  names = {ours: theirs for theirs, ours in _FEED_FORWARD.items()}
   if config.mlp_activations not in names:
     raise errors.CheckpointError(
       f'Hugging Face has no T5 with mlp_activations={config.mlp_activations}.'
@@ -328,12 +378,13 @@ def _write_gemma(config: gemma_config.GemmaConfig) -> dict[str, Any]:
     'eos_token_id': 1,
   }
   gelu = 'gelu_pytorch_tanh'
+  rope = _rope(config.rope_base, config.rope_scale_factor)
   if generation == 1:
     return content | {
       'hidden_act': gelu,
       'hidden_activation': gelu,
       'rope_theta': config.rope_base,
-      'rope_parameters': _rope(config.rope_base),
+      'rope_parameters': rope,
     }
   kinds = {ours: theirs for theirs, ours in _LAYERS.items()}
   scalar = config.query_pre_attn_scalar
@@ -355,12 +406,12 @@ def _write_gemma(config: gemma_config.GemmaConfig) -> dict[str, Any]:
   if generation == 2:
     return content | {
       'rope_theta': config.rope_base,
-      'rope_parameters': _rope(config.rope_base),
+      'rope_parameters': rope,
     }
   return content | {
     'rope_parameters': {
       'sliding_attention': _rope(config.local_rope_base),
-      'full_attention': _rope(config.rope_base, config.rope_scale_factor),
+      'full_attention': rope,
     }
   }
 

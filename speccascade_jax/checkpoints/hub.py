@@ -17,6 +17,12 @@ from speccascade_jax.checkpoints import errors
 
 AnyPath = marks.AnyPath
 
+# For messages.
+GGUF = (
+  'A GGUF file is given by its own path; one that lies on the hub has to be '
+  'downloaded first (hf download OWNER/NAME FILE.gguf --local-dir .).'
+)
+
 _SCHEME, _PACKAGE = 'hf://', 'package://'
 # What folders of arrays begin with that are not the model's.
 _OPTIMIZER = ('state.', 'opt_state.')
@@ -51,7 +57,7 @@ def local(path: str | os.PathLike[str]) -> AnyPath:
   text = os.fspath(path)
   if text.startswith(_PACKAGE):
     return _in_package(text.removeprefix(_PACKAGE))
-  if not text.startswith(_SCHEME):
+  if not is_on_hub(text):
     return marks.path_of(text)
   match = _NAME.fullmatch(text.removeprefix(_SCHEME))
   if match is None:
@@ -78,6 +84,11 @@ def local(path: str | os.PathLike[str]) -> AnyPath:
     ) from error
   except (hub_errors.HfHubHTTPError, hub_errors.HFValidationError) as error:
     raise errors.CheckpointError(f'{text}: {error}') from error
+
+
+def is_on_hub(path: str | os.PathLike[str]) -> bool:
+  """Whether it is the name of a repository on the hub."""
+  return os.fspath(path).startswith(_SCHEME)
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -133,8 +144,8 @@ def _in_package(name: str) -> pathlib.Path:
   except ModuleNotFoundError as error:
     raise errors.CheckpointError(
       f'No module {error.name!r} is installed, which package://{name} needs. '
-      f"For the real Gemma: pip install 'speccascade_jax[gemma]', under the "
-      'terms of https://ai.google.dev/gemma/terms.'
+      "For the real Gemma: pip install '.[gemma]' in the checkout of this "
+      'package, under the terms of https://ai.google.dev/gemma/terms.'
     ) from None
   except AttributeError:
     raise errors.CheckpointError(

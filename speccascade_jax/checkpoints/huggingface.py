@@ -23,6 +23,7 @@ from speccascade_jax import base
 from speccascade_jax import marks
 from speccascade_jax import transformers_tokenizer
 from speccascade_jax import vocabulary as vocabularies
+from speccascade_jax.checkpoints import errors
 from speccascade_jax.checkpoints import hf_configs
 from speccascade_jax.checkpoints import safetensors_source
 from speccascade_jax.checkpoints import translate
@@ -37,11 +38,21 @@ _GENERATION = (
   *('bos_token_id', 'eos_token_id', 'pad_token_id'),
   *('decoder_start_token_id', 'use_cache'),
 )
-_EMBEDDING, _HEAD = 'shared.weight', 'lm_head.weight'  # Of a T5.
+_HEAD = 'lm_head.weight'
+# What a T5 may call its embedding, the best first: transformers' converter of
+# T5X leaves it under its users' names alone, as in MADLAD-400.
+_EMBEDDINGS = (
+  'shared.weight',
+  'decoder.embed_tokens.weight',
+  'encoder.embed_tokens.weight',
+)
 
-# Where a text model's tensors lie: alone, and in the two forms of a Gemma 3
-# that also sees images.
-_GEMMA_PREFIXES = ('model.', 'language_model.model.', 'model.language_model.')
+# Where a text model's tensors lie: alone, in the two forms of a Gemma 3 that
+# also sees images, and where a model without its head was saved (AutoModel).
+_GEMMA_PREFIXES = (
+  *('model.', 'language_model.model.', 'model.language_model.'),
+  *('language_model.', ''),
+)
 # What such a model has besides the text.
 _IMAGES = tuple(
   f'{prefix}{name}.'
@@ -67,16 +78,41 @@ def load(
       are missing, broken or do not fit its config.
   """
   folder = pathlib.Path(directory)
-  config = read_config(folder)
+  path = folder / CONFIG_FILE
+  content = safetensors_source.read_json(path)
+  config = hf_configs.read(content, path)
   source = safetensors_source.open_folder(folder)
-  table = dict(table_of(config, _prefix(source.shapes)))
-  if _HEAD in table and _HEAD not in source.shapes:
-    # Tied, but not scaled as v1.0 is: our two matrices are this one.
-    table[_EMBEDDING] += table.pop(_HEAD)
-  params = translate.load(
-    source, table, config, dtype, _copies(source.shapes, table), place
-  )
+  table = table_of(config, _prefix(source.shapes))
+  if isinstance(config, t5_config.T5Config):
+    table = _t5_names(source, table, hf_configs.is_tied(content))
+  copies = _copies(source.shapes, table)
+  if isinstance(config, t5_config.T5Config):
+    translate.check(source, table, config, copies)
+    embedding = next(name for name in _EMBEDDINGS if name in table)
+    for name in sorted(copies & {*_EMBEDDINGS, _HEAD}):
+      translate.check_same(source, embedding, name)
+  params = translate.load(source, table, config, dtype, copies, place)
   return config, params
+
+
+def _t5_names(
+  source: translate.Index, table: translate.Table, tied: bool
+) -> translate.Table:
+  """A T5's table with the names that its embedding and head have here."""
+  table = dict(table)
+  parts = table.pop(_EMBEDDINGS[0])
+  if _HEAD in table and _HEAD not in source.shapes:
+    if not tied:
+      raise errors.CheckpointError(
+        f'{source.path}: missing {_HEAD}, the head of its own that '
+        f'{CONFIG_FILE} says this model has (tie_word_embeddings is false). '
+        'AutoModel of transformers saves no head: load and save the model by '
+        'AutoModelForSeq2SeqLM.'
+      )
+    # Tied, but not scaled as v1.0 is: our two matrices are this one.
+    parts += table.pop(_HEAD)
+  found = (name for name in _EMBEDDINGS if name in source.shapes)
+  return {next(found, _EMBEDDINGS[0]): parts, **table}
 
 
 def read_config(directory: str | os.PathLike[str]) -> families.Config:
@@ -165,7 +201,7 @@ def table_of(
 
 
 def _t5_table(config: t5_config.T5Config) -> translate.Table:
-  table = {_EMBEDDING: translate.as_is('token_embedder/embedding')}
+  table = {_EMBEDDINGS[0]: translate.as_is('token_embedder/embedding')}
   if not config.logits_via_embedding:
     table[_HEAD] = translate.transposed('decoder/logits_dense/kernel')
   gated = len(config.mlp_activations) > 1
@@ -273,10 +309,9 @@ def _copies(shapes: Mapping[str, Any], table: translate.Table) -> set[str]:
   """Tensors that say nothing new, and those that are not the text's."""
   known = {
     # The tied embedding under its other names.
-    'encoder.embed_tokens.weight',
-    'decoder.embed_tokens.weight',
-    'lm_head.weight',
-    'language_model.lm_head.weight',
+    *_EMBEDDINGS[1:],
+    _HEAD,
+    f'language_model.{_HEAD}',
     # In the first uploads of T5, and never read by any version of it.
     'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight',
   }

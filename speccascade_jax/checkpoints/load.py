@@ -68,7 +68,7 @@ def load(
     CheckpointError: if it is no checkpoint, or cannot be used.
   """
   with _files(path):
-    local = hub.local(path)
+    local = _local(path)
     name = _readable_format(local)
     config, params, words = _LOADERS[name](local, dtype, place)
     return Checkpoint(config, params, name, words, digest(local))
@@ -88,6 +88,17 @@ def _files(path: str | os.PathLike[str]) -> Iterator[None]:
     raise errors.CheckpointError(
       f'{os.fspath(path)} cannot be read: {error}'
     ) from error
+
+
+def _local(path: str | os.PathLike[str]) -> hub.AnyPath:
+  """Where a checkpoint lies, downloaded where it is on the hub."""
+  local = hub.local(path)
+  if hub.is_on_hub(path) and not (local / native.CONFIG_FILE).is_file():
+    raise errors.CheckpointError(
+      f'{os.fspath(path)} has no {native.CONFIG_FILE}: of what is on the hub, '
+      f'folders with {native.CONFIG_FILE} and safetensors are read. {hub.GGUF}'
+    )
+  return local
 
 
 def _readable_format(path: hub.AnyPath) -> str:
@@ -152,7 +163,7 @@ def config_of(path: str | os.PathLike[str]) -> families.Config:
     CheckpointError: if it is no checkpoint, or none that is read.
   """
   with _files(path):
-    local = hub.local(path)
+    local = _local(path)
     return _CONFIGS[_readable_format(local)](local)
 
 
@@ -168,12 +179,13 @@ def vocabulary_of(
     CheckpointError: if it is no checkpoint, or its metadata are broken.
   """
   with _files(path):
-    local = hub.local(path)
-    if format_of(local) == 'gguf':
+    local = _local(path)
+    name = format_of(local)
+    if name == 'gguf':
       # The one format whose vocabulary is no file of its own.
       _check_place(local, 'gguf')
       return gguf_models.read_vocabulary(local)
-    return _vocabulary(local)
+    return _vocabulary(local, _FINDERS.get(name, vocabularies.find))
 
 
 def read_vocabulary(
@@ -200,36 +212,44 @@ def read_vocabulary(
     return vocabularies.Vocabulary(local)
 
 
+# A checkpoint's folder -> its vocabulary's file, if there is one.
+_Finder = Callable[[hub.AnyPath], hub.AnyPath | None]
 _Loaded = tuple[families.Config, base.Params, vocabularies.Vocabulary | None]
 _Loader = Callable[[hub.AnyPath, str | None, translate.Place], _Loaded]
 
 
 def _folder(
   read: Callable[..., tuple[families.Config, base.Params]],
+  find: _Finder = vocabularies.find,
 ) -> _Loader:
   """A format whose vocabulary is a file of its own, beside the weights."""
 
   def load_folder(path, dtype, place):
     # First, for it takes the least time to be refused.
-    words = _vocabulary(path)
+    words = _vocabulary(path, find)
     return *read(path, dtype, place), words
 
   return load_folder
 
 
-def _vocabulary(path: hub.AnyPath) -> vocabularies.Vocabulary | None:
-  found = vocabularies.find(path)
+def _vocabulary(
+  path: hub.AnyPath, find: _Finder
+) -> vocabularies.Vocabulary | None:
+  found = find(path)
   try:
     return None if found is None else vocabularies.Vocabulary(found)
   except ValueError as error:
     raise errors.CheckpointError(str(error)) from error
 
 
+# Where a format's vocabulary lies, if not in its folder alone.
+_FINDERS: dict[str, _Finder] = {'orbax': orbax_models.find_vocabulary}
+
 _LOADERS: dict[str, _Loader] = {
   'native': _folder(native.load),
   'huggingface': _folder(huggingface.load),
   't5x': _folder(t5x.load),
-  'orbax': _folder(orbax_models.load),
+  'orbax': _folder(orbax_models.load, orbax_models.find_vocabulary),
   'gguf': gguf_models.load,
 }
 

@@ -21,6 +21,7 @@ from etils import epath
 import orbax.checkpoint as ocp
 
 from speccascade_jax import base
+from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax.checkpoints import errors
 from speccascade_jax.checkpoints import hub
 from speccascade_jax.checkpoints import t5x
@@ -31,6 +32,8 @@ from speccascade_jax.models import families
 from speccascade_jax.models.gemma import config as gemma_config
 
 _METADATA = '_METADATA'
+# Beside the step in the folders of Gemma 1 and 2 that Kaggle publishes.
+_GEMMA_VOCABULARY = 'tokenizer.model'
 # What a step's folder may call the part with the parameters.
 _ITEMS = ('state', 'default', 'items', 'params')
 # Of a Gemma 3 that also sees images, nested and flat.
@@ -67,7 +70,7 @@ def load(
     translate.check(layers, table, config, images)
     table = layers.joined(table)
     return config, translate.load(source, table, config, dtype, images, place)
-  return t5x.read(source, dtype, place)
+  return t5x.read(source, dtype, place, _run(directory))
 
 
 def read_config(directory: hub.AnyPath) -> families.Config:
@@ -75,7 +78,29 @@ def read_config(directory: hub.AnyPath) -> families.Config:
   source = _source(directory)
   if _is_gemma(source):
     return gemma_config_of(_Layers(source))
-  return t5x.config_of(source)
+  return t5x.config_of(source, _run(directory))
+
+
+def find_vocabulary(directory: hub.AnyPath) -> hub.AnyPath | None:
+  """The vocabulary's file of a step, if there is one.
+
+  In its folder, as anywhere; that of a Gemma also beside it. What lies beside
+  any other step may be a stranger's.
+
+  Raises:
+    CheckpointError: if its metadata are broken.
+  """
+  found = vocabularies.find(directory)
+  beside = _run(directory) / _GEMMA_VOCABULARY
+  if found is not None or not beside.is_file():
+    return found
+  return beside if _is_gemma(_source(directory)) else None
+
+
+def _run(directory: hub.AnyPath) -> hub.AnyPath:
+  """The folder that a step lies in, given the step or a part of it."""
+  step = directory.parent if directory.name in _ITEMS else directory
+  return step.parent
 
 
 def _source(directory: hub.AnyPath) -> tensorstore_source.Arrays:

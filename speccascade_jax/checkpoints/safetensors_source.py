@@ -15,6 +15,7 @@ from speccascade_jax.checkpoints import hub
 
 WEIGHTS_FILE = 'model.safetensors'
 INDEX_FILE = 'model.safetensors.index.json'
+_SHARDS = 'model-*-of-*.safetensors'
 
 # Beyond it a JSON file is not the description of a checkpoint.
 _LONGEST_JSON = 64 * 2**20
@@ -143,11 +144,19 @@ def open_folder(folder: pathlib.Path) -> Files:
   index, single = folder / INDEX_FILE, folder / WEIGHTS_FILE
   if not index.is_file():
     if not single.is_file():
+      shards = sorted(path.name for path in folder.glob(_SHARDS))
+      if shards:
+        raise errors.CheckpointError(
+          f'{folder / INDEX_FILE} is missing, which says what is in '
+          f'{errors.first(shards)}. Has the checkpoint been downloaded as a '
+          'whole?'
+        )
       raise errors.CheckpointError(
         f'{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}. Weights in '
         'another form (pytorch_model.bin) are not read, since unpickling them '
         'runs code; convert them with transformers: '
-        '`AutoModel.from_pretrained(...).save_pretrained(...)`.'
+        '`AutoModelForSeq2SeqLM.from_pretrained(...).save_pretrained(...)`, or '
+        f'AutoModelForCausalLM for a Gemma. {hub.GGUF}'
       )
     return Files(single, [single])
   content = read_json(index)

@@ -5,10 +5,15 @@
       target.decoder.decoder_norm.scale/.zarray, 0, ...
 
 The parameters' names are ours. What a checkpoint does not hold is the config:
-the shapes tell it. Layers that were scanned over lie in one array with an axis
-of layers behind the first, and their heads have an axis of their own (T5X's
-`scalable_t5`), as do their position biases, which are one for all layers only
-where they are equal::
+the shapes tell it, but for the functions of the feed-forward blocks. Those are
+in the config.gin that T5X writes into the folder above its steps; where there
+is none they are taken to be relu, or, gated, gelu. UL2's are others::
+
+    network.T5Config.mlp_activations = ('silu', 'linear')
+
+Layers that were scanned over lie in one array with an axis of layers behind the
+first, and their heads have an axis of their own (T5X's `scalable_t5`), as do
+their position biases, which are one for all layers only where they are equal::
 
     .../self_attention/query/kernel   [E, H D]   scanned [E, layers, H, D]
     .../self_attention/out/kernel     [H D, E]           [H, layers, D, E]
@@ -18,6 +23,7 @@ where they are equal::
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
@@ -43,6 +49,17 @@ INDEX_FILE = 'checkpoint'
 _STACKS = {'encoder': 'attention', 'decoder': 'self_attention'}
 _LAYER = re.compile(r'(encoder|decoder)/layers_(\d{1,9})/')
 _BIAS = 'relpos_bias/rel_embedding'
+# What T5X writes beside its steps, and where it says the functions in there:
+# by T5X's own networks, or Flaxformer's.
+_GIN_FILE = 'config.gin'
+_VALUE = r' *= *(?:\\\s*)?(\([^()]*\)|\[[^\[\]]*\]|\S+)'
+_FUNCTIONS = re.compile(
+  r'^ *(?:(?:[\w./]*T5Config\.)?mlp_activations|[\w./]*MlpBlock\.activations)'
+  + _VALUE,
+  re.MULTILINE,
+)
+# flax calls it by both names.
+_SAME = {'swish': 'silu'}
 
 
 def load(
@@ -55,19 +72,31 @@ def load(
   Raises:
     CheckpointError: if it is no checkpoint of a T5, or broken.
   """
-  return read(open_folder(epath.Path(directory)), dtype, place)
+  folder = epath.Path(directory)
+  return read(open_folder(folder), dtype, place, folder.parent)
 
 
 def read_config(directory: hub.AnyPath) -> families.Config:
   """The model's shape, without its weights; errors as in `load`."""
-  return config_of(open_folder(epath.Path(directory)))
+  folder = epath.Path(directory)
+  return config_of(open_folder(folder), folder.parent)
 
 
 def read(
-  source: translate.Source, dtype: str | None, place: translate.Place
+  source: translate.Source,
+  dtype: str | None,
+  place: translate.Place,
+  run: hub.AnyPath | None = None,
 ) -> tuple[families.Config, base.Params]:
-  """The same from tensors that have T5X's names, wherever they lie."""
-  config = config_of(source)
+  """The same from tensors that have T5X's names, wherever they lie.
+
+  Args:
+    source: where the tensors are.
+    dtype: see `load`.
+    place: see `load`.
+    run: the folder of T5X's run, which may have a config.gin.
+  """
+  config = config_of(source, run)
   table = table_of(config, source.shapes)
   return config, translate.load(source, table, config, dtype, (), place)
 
@@ -125,8 +154,10 @@ def _stored_path(leaf: Any) -> str | None:
   return None if parts.is_absolute() or '..' in parts.parts else path.strip('/')
 
 
-def config_of(source: translate.Source) -> t5_config.T5Config:
-  """The shape of the model that has these tensors."""
+def config_of(
+  source: translate.Source, run: hub.AnyPath | None = None
+) -> t5_config.T5Config:
+  """The shape of the model that has these tensors; see `read`."""
   shapes = source.shapes
   shape = functools.partial(translate.shape_of, source, 'a T5 of T5X')
   vocab_size, emb_dim = shape('token_embedder/embedding', rank=2)
@@ -152,6 +183,9 @@ def config_of(source: translate.Source) -> t5_config.T5Config:
     names = (f'encoder/encoder/{_BIAS}', f'encoder/{_BIAS}')
     heads, _, buckets = shape(*names, rank=3)
   gated = f'{block}mlp/wi_0/kernel' in shapes
+  activations = ('gelu', 'linear') if gated else ('relu',)
+  if run is not None:
+    activations = _told_activations(run / _GIN_FILE, activations)
   wi = shape(f'{block}mlp/wi_0/kernel', f'{block}mlp/wi/kernel', rank=rank)
   # Heads lie apart where layers were scanned over.
   query = shape(f'{block}attention/query/kernel', rank=4 if scanned else 2)
@@ -165,7 +199,7 @@ def config_of(source: translate.Source) -> t5_config.T5Config:
       mlp_dim=wi[-1],
       num_encoder_layers=depths['encoder'],
       num_decoder_layers=depths['decoder'],
-      mlp_activations=('gelu', 'linear') if gated else ('relu',),
+      mlp_activations=activations,
       logits_via_embedding='decoder/logits_dense/kernel' not in shapes,
       relative_attention_num_buckets=buckets,
       relative_attention_per_layer=f'encoder/{_BIAS}' not in shapes,
@@ -178,6 +212,38 @@ def config_of(source: translate.Source) -> t5_config.T5Config:
     if _layers_share_biases(source):
       return dataclasses.replace(config, relative_attention_per_layer=False)
   return config
+
+
+def _told_activations(
+  file: hub.AnyPath, usual: tuple[str, ...]
+) -> tuple[str, ...]:
+  """What a config.gin says; `usual`, as many, if it says nothing."""
+  if not file.is_file():
+    return usual
+  text = file.read_bytes().decode('utf-8', errors='replace')
+  told = []
+  for value in dict.fromkeys(_FUNCTIONS.findall(text)):
+    if value.startswith('%'):
+      macro = re.compile(f'^{re.escape(value[1:])}{_VALUE}', re.MULTILINE)
+      defined = macro.search(text)
+      value = value if defined is None else defined[1]
+    try:
+      names = [_SAME.get(name, name) for name in ast.literal_eval(value)]
+    except (ValueError, TypeError, SyntaxError):
+      raise errors.CheckpointError(
+        f'{file}: the functions of the feed-forward blocks are {value!r:.80}, '
+        "which is not read; expected names such as ('gelu', 'linear')."
+      ) from None
+    told.append(tuple(names))
+  if not told:
+    return usual
+  if len(set(told)) > 1 or len(told[0]) != len(usual):
+    raise errors.CheckpointError(
+      f'{file}: the functions of the feed-forward blocks are '
+      f'{" and ".join(map(str, dict.fromkeys(told)))}, but all blocks of the '
+      f'checkpoint beside it have the same {len(usual)}.'
+    )
+  return told[0]
 
 
 def table_of(

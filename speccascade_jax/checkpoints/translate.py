@@ -299,10 +299,37 @@ def shapes(config: families.Config) -> Mapping[str, tuple[int, ...]]:
   )
 
 
-def read(source: Source, name: str) -> np.ndarray:
-  """A tensor as it is stored; CheckpointError if it cannot be read."""
+def read(
+  source: Source, name: str, first: int = 0, end: int | None = None
+) -> np.ndarray:
+  """Rows of a tensor as it is stored; CheckpointError if they cannot be read.
+
+  By default all of them; see `Source.read`.
+  """
   with _reading(source, name):
-    return source.read(name)
+    return source.read(name, first, end)
+
+
+def check_same(source: Source, first: str, second: str) -> None:
+  """Refuses a copy of a tensor that is none; reads both in parts.
+
+  Raises:
+    CheckpointError: if they differ, or cannot be read.
+  """
+  shape = source.shapes[first]
+  same = shape == source.shapes[second]
+  rows = max(1, _PART_BYTES // (4 * math.prod(shape[1:])))
+  for row in range(0, shape[0] if same else 0, rows):
+    one, other = (
+      read(source, name, row, min(row + rows, shape[0]))
+      for name in (first, second)
+    )
+    same = same and np.array_equal(one, other)
+  if not same:
+    raise errors.CheckpointError(
+      f'{source.path}: {second} differs from {first}, and a model of this '
+      'config has one matrix for both.'
+    )
 
 
 @functools.lru_cache(maxsize=4096)

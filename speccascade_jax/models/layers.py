@@ -85,6 +85,8 @@ class MLP(nn.Module):
         part = jax.nn.gelu(part, approximate=True)
       elif activation == 'relu':
         part = jax.nn.relu(part)
+      elif activation == 'silu':
+        part = jax.nn.silu(part)
       hidden = part if hidden is None else hidden * part
     # One mask for all positions, as in T5X: cheaper, and as good.
     hidden = nn.Dropout(self.dropout_rate, broadcast_dims=(-2,))(

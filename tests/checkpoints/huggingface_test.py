@@ -15,6 +15,7 @@ from speccascade_jax.checkpoints import errors
 from speccascade_jax.checkpoints import hf_configs
 from speccascade_jax.checkpoints import huggingface
 from speccascade_jax.checkpoints import safetensors_source
+from speccascade_jax.checkpoints import translate
 from speccascade_jax.models import families
 from tests.models import gemma_golden
 from tests.models import t5_golden
@@ -90,6 +91,12 @@ def test_a_folder_is_written_in_the_type_that_is_asked_for(tmp_path):
   assert json.loads((tmp_path / 'config.json').read_text())['dtype'] == (
     'bfloat16'
   )
+
+
+def test_a_gate_of_silu_is_read_and_written():
+  config = _read({'model_type': 't5', 'feed_forward_proj': 'gated-silu'})
+  assert config.mlp_activations == ('silu', 'linear')
+  assert hf_configs.write(config)['feed_forward_proj'] == 'gated-silu'
 
 
 def test_parameters_of_another_shape_are_not_written(tmp_path):
@@ -168,8 +175,12 @@ def test_a_published_gemma_3_that_sees_images_is_read():
     ({}, 'model_type None is not read'),
     ({'model_type': 'gemma3'}, 'gemma3 without a text_config'),
     (
-      {'model_type': 't5', 'feed_forward_proj': 'gated-silu'},
-      "'gated-silu' is not known",
+      {'model_type': 't5', 'feed_forward_proj': 'gated-tanh'},
+      "'gated-tanh' is not known",
+    ),
+    (
+      {'model_type': 't5', 'decoder_start_token_id': 1},
+      'decoder_start_token_id 1 is not known',
     ),
     ({**_GEMMA_2_2B, 'hidden_activation': 'silu'}, "'silu' is not computed"),
     # By the error function, and not by a tanh.
@@ -184,6 +195,7 @@ def test_a_published_gemma_3_that_sees_images_is_read():
       "rope_type 'yarn' is not known",
     ),
     ({**_GEMMA_2_2B, 'tie_word_embeddings': False}, 'tie_word_embeddings'),
+    ({**_GEMMA_3_4B, 'tie_word_embeddings': False}, 'tie_word_embeddings'),
   ],
   ids=lambda x: '' if isinstance(x, dict) else x[:20],
 )
@@ -193,11 +205,124 @@ def test_an_architecture_that_is_not_read_is_named(content, message):
   assert 'config.json' in str(error.value)
 
 
-# Names.
+# Rotary positions.
+
+_LINEAR = {'rope_type': 'linear', 'factor': 4.0}
+_NO_SCALE = [
+  None,
+  {},
+  {'rope_type': 'default'},
+  {'type': 'default', 'factor': 4.0},
+  {'factor': 1},
+  {'rope_type': 'linear', 'factor': 1.0},
+]
+
+
+@pytest.mark.parametrize('key', ['rope_scaling', 'rope_parameters'])
+@pytest.mark.parametrize('kind', ['gemma', 'gemma2', 'gemma3_text'])
+def test_what_leaves_positions_as_they_are_is_accepted(kind, key):
+  plain = _read({'model_type': kind})
+  for value in _NO_SCALE:
+    assert _read({'model_type': kind, key: value}) == plain
 
 
 @pytest.mark.parametrize(
-  'prefix', ['model.', 'language_model.model.', 'model.language_model.']
+  ('content', 'factor'),
+  [
+    ({'model_type': 'gemma', 'rope_scaling': _LINEAR}, 4.0),
+    (
+      {'model_type': 'gemma', 'rope_scaling': {'type': 'linear', 'factor': 2}},
+      2.0,
+    ),
+    ({'model_type': 'gemma', 'rope_parameters': _LINEAR}, 4.0),
+    ({'model_type': 'gemma3_text', 'rope_scaling': _LINEAR}, 4.0),
+    (
+      {
+        'model_type': 'gemma3_text',
+        'rope_parameters': {'full_attention': _LINEAR},
+      },
+      4.0,
+    ),
+  ],
+  ids=str,
+)
+def test_linear_scaling_is_that_of_global_layers(content, factor):
+  config = _read(content)
+  assert config.rope_scale_factor == factor
+  assert _read(hf_configs.write(config)) == config
+
+
+@pytest.mark.parametrize('key', ['rope_scaling', 'rope_parameters'])
+@pytest.mark.parametrize(
+  ('kind', 'value', 'message'),
+  [
+    ('gemma2', _LINEAR, "in local layers, by rope_scaling.*'linear'"),
+    ('gemma', {'type': 'yarn', 'factor': 4.0}, "rope_type 'yarn' is not known"),
+    ('gemma2', {'rope_type': 'dynamic', 'factor': 4.0}, "'dynamic' is not"),
+    ('gemma3_text', {'rope_type': 'llama3', 'factor': 4.0}, "'llama3' is not"),
+    ('gemma', {'factor': 4.0}, 'rope_type None is not known'),
+    ('gemma', {'rope_type': 'linear'}, 'rope_scale_factor must be .*got None'),
+    ('gemma2', {'full_attention': _LINEAR}, 'full_attention.* is not known'),
+    (
+      'gemma3_text',
+      {'rope_type': 'default', 'partial_rotary_factor': 0.5},
+      'partial_rotary_factor',
+    ),
+    ('gemma3_text', [_LINEAR], 'must hold an object'),
+  ],
+  ids=str,
+)
+def test_positions_that_are_not_computed_here_are_refused(
+  kind, value, message, key
+):
+  with pytest.raises(errors.CheckpointError, match=message):
+    _read({'model_type': kind, key: value})
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'message'),
+  [
+    # transformers passes over all of them, and whoever wrote them did not.
+    ('rope_scaling', {'full_attention': _LINEAR}, 'full_attention.* not known'),
+    ('rope_parameters', _LINEAR, 'do not say of which layers.*full_attention'),
+    ('rope_parameters', {'rope_theta': 5e5}, 'do not say of which layers'),
+    (
+      'rope_parameters',
+      {'sliding_attention': _LINEAR},
+      'scaled positions in local layers',
+    ),
+  ],
+)
+def test_a_gemma_3_says_of_which_layers(key, value, message):
+  with pytest.raises(errors.CheckpointError, match=message):
+    _read({'model_type': 'gemma3_text', key: value})
+
+
+# Names.
+
+
+def _rewritten(folder, name, change, **said):
+  """A golden folder with other tensors, and more in its config."""
+  shutil.copytree(GOLDENS / name, folder)
+  source = safetensors_source.open_folder(folder)
+  tensors = {tensor: source.read(tensor) for tensor in source.shapes}
+  change(tensors)
+  (folder / safetensors_source.INDEX_FILE).unlink(missing_ok=True)
+  safetensors_source.safetensors.numpy.save_file(
+    tensors, folder / 'model.safetensors'
+  )
+  path = folder / 'config.json'
+  path.write_text(json.dumps(json.loads(path.read_text()) | said))
+  return folder
+
+
+@pytest.mark.parametrize(
+  'prefix',
+  [
+    *('model.', 'language_model.model.', 'model.language_model.'),
+    # Saved without a head.
+    *('language_model.', ''),
+  ],
 )
 def test_the_text_of_a_model_that_sees_images_is_found(prefix, tmp_path):
   folder = tmp_path / 'model'
@@ -217,30 +342,81 @@ def test_the_text_of_a_model_that_sees_images_is_found(prefix, tmp_path):
 
 
 def test_t5s_copies_of_the_embedding_are_not_missed(tmp_path):
-  folder = tmp_path / 'model'
-  shutil.copytree(GOLDENS / 'hf_t5_v1_0', folder)
-  source = safetensors_source.open_folder(folder)
-  tensors = {name: source.read(name) for name in source.shapes}
-  for name in ('encoder.embed_tokens.weight', 'lm_head.weight'):
-    tensors[name] = tensors['shared.weight'].copy()
   odd = 'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight'
-  tensors[odd] = np.zeros((32, 2), np.float16)
-  safetensors_source.safetensors.numpy.save_file(
-    tensors, folder / 'model.safetensors'
+
+  def change(tensors):
+    for name in ('encoder.embed_tokens.weight', 'lm_head.weight'):
+      tensors[name] = tensors['shared.weight'].copy()
+    tensors[odd] = np.zeros((32, 2), np.float16)
+
+  folder = _rewritten(tmp_path / 'model', 'hf_t5_v1_0', change)
+  config, params = huggingface.load(folder, dtype='float32')
+  assert_computes_as_expected(config, params, folder)
+
+
+@pytest.mark.parametrize(
+  'names',
+  [('decoder', 'encoder'), ('decoder',), ('encoder',)],
+)
+def test_a_t5s_embedding_may_go_by_its_users_names(names, tmp_path):
+  """As in MADLAD-400, which also pads with 1."""
+
+  def change(tensors):
+    embedding = tensors.pop('shared.weight')
+    for name in names:
+      tensors[f'{name}.embed_tokens.weight'] = embedding.copy()
+
+  folder = _rewritten(
+    tmp_path / 'model', 'hf_t5_v1_1', change, pad_token_id=1, eos_token_id=2
   )
   config, params = huggingface.load(folder, dtype='float32')
   assert_computes_as_expected(config, params, folder)
 
 
+@pytest.mark.parametrize(
+  ('model', 'name', 'rows'),
+  [
+    ('hf_t5_v1_1', 'encoder.embed_tokens.weight', 4096),
+    ('hf_t5_v1_1', 'decoder.embed_tokens.weight', 4000),
+    # Nor may what is to be tied have a head of its own.
+    ('hf_t5_v1_0', 'lm_head.weight', 4096),
+  ],
+)
+def test_a_copy_of_the_embedding_that_differs_is_refused(
+  model, name, rows, tmp_path, monkeypatch
+):
+  # So that it is read in parts, of which the last differs.
+  monkeypatch.setattr(translate, '_PART_BYTES', 2**14)
+
+  def change(tensors):
+    tensors[name] = tensors['shared.weight'][:rows].copy()
+    tensors[name][-1, -1] += 1
+
+  folder = _rewritten(tmp_path / 'model', model, change)
+  with pytest.raises(
+    errors.CheckpointError, match=f'{name} differs from shared.weight'
+  ):
+    huggingface.load(folder)
+
+
+def test_a_head_that_is_missing_is_not_taken_for_a_tied_one(tmp_path):
+  folder = _rewritten(
+    tmp_path / 'model', 'hf_t5_v1_1', lambda t: t.pop('lm_head.weight')
+  )
+  with pytest.raises(
+    errors.CheckpointError,
+    match='missing lm_head.weight.*tie_word.* is false.*AutoModelForSeq2SeqLM',
+  ):
+    huggingface.load(folder)
+
+
 def test_a_tied_head_that_is_not_scaled_is_filled_from_the_embedding(tmp_path):
-  folder = tmp_path / 'model'
-  shutil.copytree(GOLDENS / 'hf_t5_v1_1', folder)
-  source = safetensors_source.open_folder(folder)
-  tensors = {name: source.read(name) for name in source.shapes}
-  del tensors['lm_head.weight']
-  (folder / safetensors_source.INDEX_FILE).unlink()
-  safetensors_source.safetensors.numpy.save_file(
-    tensors, folder / 'model.safetensors'
+  folder = _rewritten(
+    tmp_path / 'model',
+    'hf_t5_v1_1',
+    lambda tensors: tensors.pop('lm_head.weight'),
+    # As transformers 5 says of every v1.1.
+    tie_word_embeddings=True,
   )
   config, params = huggingface.load(folder)
   assert not config.logits_via_embedding
@@ -279,7 +455,12 @@ _OTHER = 'model-00002-of-00002.safetensors'
 _BREAKS = {
   'no weights': (
     lambda f: [p.unlink() for p in f.glob('model*')],
-    'neither model.safetensors nor .*pytorch_model.bin.*runs code',
+    'neither model.safetensors nor .*pytorch_model.bin.*runs code.*'
+    'AutoModelForSeq2SeqLM.*AutoModelForCausalLM.*GGUF .*hf download',
+  ),
+  'no index': (
+    lambda f: (f / safetensors_source.INDEX_FILE).unlink(),
+    rf'index.json is missing, .* in {_SHARD}, {_OTHER}\. Has',
   ),
   'no shard': (lambda f: (f / _SHARD).unlink(), f'{_SHARD} is missing'),
   'cut shard': (lambda f: _cut(f / _SHARD, 5000), f'{_SHARD} cannot be read'),

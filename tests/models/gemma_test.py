@@ -267,7 +267,13 @@ def test_shortest_pattern(layers_, pattern):
 def test_generations_are_told_apart():
   two = dataclasses.replace(TINY, use_post_norms=True)
   stretched = dataclasses.replace(two, rope_scale_factor=8.0)
+  window = dict(attention_pattern=('local', 'global'), sliding_window=4)
   assert gemma_config.generation(TINY) == 1
   assert gemma_config.generation(two) == 2
   assert gemma_config.generation(FULL) == 3
-  assert gemma_config.generation(stretched) is None
+  # Which scale the positions of all their layers, or of none.
+  assert gemma_config.generation(stretched) == 2
+  assert gemma_config.generation(dataclasses.replace(two, **window)) == 2
+  assert gemma_config.generation(dataclasses.replace(stretched, **window)) is (
+    None
+  )

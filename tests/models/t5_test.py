@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from speccascade_jax.models import layers as shared_layers
 from speccascade_jax.models.t5 import config as t5_config
 from speccascade_jax.models.t5 import layers
 from speccascade_jax.models.t5 import network
@@ -387,6 +388,17 @@ def test_bad_configs_are_named(field, value):
   with pytest.raises(ValueError, match=rf'T5Config\.{field}') as error:
     dataclasses.replace(GATED, **{field: value})
   assert repr(value) in str(error.value)
+
+
+def test_a_gate_of_silu_is_x_times_its_sigmoid():
+  rng = np.random.default_rng(0)
+  x, a, b = (rng.normal(size=(4, 4)).astype(np.float32) for _ in range(3))
+  params = {'wi_0': a, 'wi_1': b, 'wo': np.eye(4, dtype=np.float32)}
+  found = shared_layers.MLP(4, ('silu', 'linear'), 0.0, np.float32).apply(
+    {'params': {name: {'kernel': k} for name, k in params.items()}}, x, True
+  )
+  expected = x @ a / (1 + np.exp(-x @ a)) * (x @ b)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_lists_from_json_keep_the_config_hashable():

@@ -141,8 +141,10 @@ def generation(config: GemmaConfig) -> int | None:
   None where no generation combines the config's switches.
   """
   local = LOCAL in config.attention_pattern
-  one_rope = config.rope_scale_factor == 1.0 and (
-    not local or config.rope_base == config.local_rope_base
+  # Where all layers are global, all are scaled, as the first two scale.
+  one_rope = not local or (
+    config.rope_scale_factor == 1.0
+    and config.rope_base == config.local_rope_base
   )
   capped = (config.attn_logit_softcap, config.final_logit_softcap) != (
     None,

@@ -10,7 +10,7 @@ from speccascade_jax.models import config_checks
 
 # Their distances are spread out one by one, on the host.
 _MOST_BUCKETS = 2**16
-_ACTIVATIONS = ('relu', 'gelu', 'linear')
+_ACTIVATIONS = ('relu', 'gelu', 'silu', 'linear')
 _SIZES = (
   'vocab_size',
   'emb_dim',
@@ -27,7 +27,8 @@ class T5Config:
   """Static shape of a T5; hashable, so that it can be a jit-static argument.
 
   T5 v1.0 is `mlp_activations=('relu',)` with `logits_via_embedding=True`;
-  v1.1 and Flan-T5 are `('gelu', 'linear')` (gated) with an untied head.
+  v1.1 and Flan-T5 are `('gelu', 'linear')` (gated) with an untied head, UL2 is
+  `('silu', 'linear')`.
 
   Attributes:
     vocab_size: V, rows of the embedding (a checkpoint may pad it).
