@@ -141,6 +141,7 @@ def _t5(content: Mapping[str, Any]) -> t5_config.T5Config:
   # The decoding loops begin every text with 0. What a model was padded with is
   # of no account (MADLAD-400: 1): inputs are padded with 0 here, which the
   # encoder's mask hides, and what stands behind a text is never attended to.
+  # Where 0 is a piece (there: the unknown one), it is hidden in a source, too.
   start = content.get('decoder_start_token_id')
   if start not in (None, 0):
     raise ValueError(
