@@ -218,7 +218,9 @@ def _gemma(kind: str, content: Mapping[str, Any]) -> gemma_config.GemmaConfig:
     local = window.get('rope_theta', local)
     scaled = _scale(whole)
     if _scale(window) != 1.0:
-      raise ValueError(f'scaled positions in local layers: {window!r:.80}.')
+      raise ValueError(
+        f'rope_scaling {window!r:.80} scales positions in local layers.'
+      )
   else:
     ropes = {**ropes, **_object(content, 'rope_scaling')}
     base = local = ropes.get('rope_theta', base)
@@ -226,7 +228,7 @@ def _gemma(kind: str, content: Mapping[str, Any]) -> gemma_config.GemmaConfig:
     pattern = settings.get('attention_pattern', ())
     if scaled != 1.0 and gemma_config.LOCAL in pattern:
       raise ValueError(
-        f'scaled positions in local layers, by rope_scaling: {ropes!r:.80}.'
+        f'rope_scaling {ropes!r:.80} scales positions in local layers, too.'
       )
   return gemma_config.GemmaConfig(
     vocab_size=content['vocab_size'],
@@ -293,7 +295,9 @@ def _scale(rope: Mapping[str, Any]) -> Any:
     if key not in _ROPE and value is not None
   }
   if unknown:
-    raise ValueError(f'{unknown!r:.80} in rope_scaling is not known.')
+    raise ValueError(
+      f'{unknown!r:.80} in rope_scaling or rope_parameters is not known.'
+    )
   kind = rope.get('rope_type', rope.get('type'))
   factor = rope.get('factor')
   if kind == 'default' or (kind is None and factor in (None, 1)):

@@ -6,7 +6,6 @@ And by T5X itself, where it is.
 from __future__ import annotations
 
 import re
-import shutil
 
 from etils import epath
 from flax import serialization
@@ -17,7 +16,6 @@ import orbax.checkpoint as ocp
 import pytest
 import tensorstore as ts
 
-from speccascade_jax import zoo
 from speccascade_jax.checkpoints import errors
 from speccascade_jax.checkpoints import huggingface
 from speccascade_jax.checkpoints import load
@@ -204,60 +202,6 @@ def test_a_scanned_tensor_is_read_once_for_all_layers():
   assert sorted(read) == sorted(k for k in tensors if 'relpos' not in k)
 
 
-_SAID = {
-  # As gin writes it, on one line or more.
-  "network.T5Config.mlp_activations = ('silu', 'linear')": ('silu', 'linear'),
-  "T5Config.mlp_activations = \\\n    ('swish',\n     'linear')": (
-    *('silu', 'linear'),
-  ),
-  "F = ['relu', 'linear']\nnetwork.T5Config.mlp_activations = %F": (
-    *('relu', 'linear'),
-  ),
-  "encoder/dense.MlpBlock.activations = ('silu', 'linear')\n"
-  "decoder/dense.MlpBlock.activations = ('silu', 'linear')": ('silu', 'linear'),
-  "# T5Config.mlp_activations = ('silu', 'linear')\nEPOCHS = 3": (
-    *('gelu', 'linear'),
-  ),
-}
-
-
-@pytest.fixture(scope='module', params=[write, write_orbax])
-def step(request, tmp_path_factory):
-  run = tmp_path_factory.mktemp('run')
-  return request.param(run / 'checkpoint_7', tensors_of('hf_t5_v1_1'))
-
-
-@pytest.mark.parametrize('text', _SAID)
-def test_the_gin_file_above_a_step_says_its_functions(text, step):
-  (step.parent / 'config.gin').write_text(text)
-  assert load.config_of(step).mlp_activations == _SAID[text]
-  if (step / 'state').exists():
-    assert load.config_of(step / 'state').mlp_activations == _SAID[text]
-  assert load.load(step).config == load.config_of(step)
-
-
-@pytest.mark.parametrize(
-  ('text', 'message'),
-  [
-    ("T5Config.mlp_activations = ('relu',)", r"\('relu',\), but all .* same 2"),
-    ("T5Config.mlp_activations = ('tanh', 'linear')", "got .*'tanh'"),
-    ('T5Config.mlp_activations = %F', '%F.*is not read; expected'),
-    ('T5Config.mlp_activations = @f()', '@f.*is not read; expected'),
-    (
-      "a/MlpBlock.activations = ('gelu', 'linear')\n"
-      "b/MlpBlock.activations = ('silu', 'linear')",
-      'gelu.* and .*silu.*, but all blocks',
-    ),
-  ],
-)
-def test_functions_that_cannot_be_the_checkpoints_are_refused(
-  text, message, step
-):
-  (step.parent / 'config.gin').write_text(text)
-  with pytest.raises(errors.CheckpointError, match=message):
-    load.config_of(step)
-
-
 # Gemma.
 
 
@@ -386,27 +330,6 @@ def test_a_published_gemma_computes_what_the_folder_does(
   huggingface_test.assert_computes_as_expected(
     config, checkpoint.params, GOLDENS / name
   )
-
-
-def test_a_gemmas_vocabulary_may_lie_beside_its_step(tmp_path):
-  """As Kaggle has it; that of another format's would be a stranger's."""
-  spiece = zoo.paths('debian')[2]
-  gemma = write_gemma(
-    tmp_path / 'gemma', gemma_tensors('hf_gemma_1', False), 'nested'
-  )
-  assert load.vocabulary_of(gemma) is None
-  (tmp_path / 'run').mkdir()
-  for folder in (tmp_path, tmp_path / 'run'):
-    shutil.copy(spiece, folder / 'tokenizer.model')
-  assert load.vocabulary_of(gemma).size == 4096
-  assert load.load(gemma).vocabulary.size == 4096
-  tensors = tensors_of('hf_t5_v1_0')
-  for path in (
-    write(tmp_path / 'checkpoint_7', tensors),
-    write_orbax(tmp_path / 'run', tensors),
-    shutil.copytree(GOLDENS / 'hf_gemma_1', tmp_path / 'folder'),
-  ):
-    assert load.vocabulary_of(path) is None
 
 
 @pytest.mark.parametrize('turns', [1, 2, 6])

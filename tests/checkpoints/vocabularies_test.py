@@ -29,6 +29,7 @@ from speccascade_jax.launch import initial_params
 from speccascade_jax.launch import training_inputs
 from tests.checkpoints import gguf_models_test
 from tests.checkpoints import huggingface_test
+from tests.checkpoints import t5x_test
 
 SMALL, LARGE = 4032, 4096
 IMAGE = '<image_soft_token>'
@@ -384,6 +385,29 @@ def test_a_vocabulary_may_be_that_of_another_checkpoint(tmp_path, monkeypatch):
   assert len(digests) == 2
   with pytest.raises(FileNotFoundError, match='No vocabulary in .*has none'):
     loading.load_pair(verifier=model, vocabulary=model)
+
+
+def test_a_gemmas_vocabulary_may_lie_beside_its_step(tmp_path):
+  """As Kaggle has it; that of another format's would be a stranger's."""
+  spiece = zoo.paths('debian')[2]
+  gemma = t5x_test.write_gemma(
+    tmp_path / 'gemma', t5x_test.gemma_tensors('hf_gemma_1', False), 'nested'
+  )
+  assert load.vocabulary_of(gemma) is None
+  (tmp_path / 'run').mkdir()
+  for folder in (tmp_path, tmp_path / 'run'):
+    shutil.copy(spiece, folder / 'tokenizer.model')
+  assert load.vocabulary_of(gemma).size == 4096
+  assert load.load(gemma).vocabulary.size == 4096
+  tensors = t5x_test.tensors_of('hf_t5_v1_0')
+  for path in (
+    t5x_test.write(tmp_path / 'checkpoint_7', tensors),
+    t5x_test.write_orbax(tmp_path / 'run', tensors),
+    shutil.copytree(
+      huggingface_test.GOLDENS / 'hf_gemma_1', tmp_path / 'folder'
+    ),
+  ):
+    assert load.vocabulary_of(path) is None
 
 
 # And on the way out.
