@@ -127,8 +127,14 @@ def read(content: Mapping[str, Any], path: pathlib.Path) -> families.Config:
 
 
 def is_tied(content: Mapping[str, Any]) -> bool:
-  """Whether a T5's head may be its embedding; true where nothing is said."""
-  return content.get('tie_word_embeddings', True) is True
+  """Whether a T5's head, if it is missing, is its embedding.
+
+  As it is where nothing is said. transformers 5 calls tied what it saves
+  without a head, whatever the model was.
+  """
+  classes = content.get('architectures')
+  headless = isinstance(classes, list) and 'T5Model' in classes
+  return content.get('tie_word_embeddings', True) is True and not headless
 
 
 def _t5(content: Mapping[str, Any]) -> t5_config.T5Config:
@@ -208,7 +214,8 @@ def _gemma(kind: str, content: Mapping[str, Any]) -> gemma_config.GemmaConfig:
     }
     window = _object(ropes, 'sliding_attention')
     every = {k: v for k, v in ropes.items() if k not in _LAYERS}
-    if _scale(every) != 1.0 or every.get('rope_theta', base) != base:
+    other = 'rope_theta' in every and every['rope_theta'] != base
+    if other or _scale(every) != 1.0:
       # transformers itself passes over it.
       raise ValueError(
         f'rope_parameters {every!r:.80} do not say of which layers: give them '

@@ -104,10 +104,10 @@ def _t5_names(
   if _HEAD in table and _HEAD not in source.shapes:
     if not tied:
       raise errors.CheckpointError(
-        f'{source.path}: missing {_HEAD}, the head of its own that '
-        f'{CONFIG_FILE} says this model has (tie_word_embeddings is false). '
-        'AutoModel of transformers saves no head: load and save the model by '
-        'AutoModelForSeq2SeqLM.'
+        f'{source.path}: missing {_HEAD}. {CONFIG_FILE} says that this model '
+        'has a head of its own (tie_word_embeddings is false) or was saved '
+        'without one (architectures names T5Model, as AutoModel of '
+        'transformers does): load and save it by AutoModelForSeq2SeqLM.'
       )
     # Tied, but not scaled as v1.0 is: our two matrices are this one.
     parts += table.pop(_HEAD)

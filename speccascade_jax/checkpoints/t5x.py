@@ -183,7 +183,7 @@ def config_of(
     names = (f'encoder/encoder/{_BIAS}', f'encoder/{_BIAS}')
     heads, _, buckets = shape(*names, rank=3)
   gated = f'{block}mlp/wi_0/kernel' in shapes
-  activations = ('gelu', 'linear') if gated else ('relu',)
+  activations: tuple[str, ...] = ('gelu', 'linear') if gated else ('relu',)
   if run is not None:
     activations = _told_activations(run / _GIN_FILE, activations)
   wi = shape(f'{block}mlp/wi_0/kernel', f'{block}mlp/wi/kernel', rank=rank)

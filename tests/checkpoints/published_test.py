@@ -311,6 +311,4 @@ def test_published_shapes_in_orbax_tell_the_rest_of_the_fragment(name):
   expected = model_names.config(name)
   assert dataclasses.replace(found, vocab_size=expected.vocab_size) == expected
   # And every tensor has its place.
-  orbax_models.translate.check(
-    _Metadata(shapes), orbax_models.gemma_table(found, shapes), found
-  )
+  assert orbax_models.gemma_table(found, shapes).keys() == shapes.keys()
