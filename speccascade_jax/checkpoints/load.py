@@ -8,7 +8,7 @@ of T5X or of Orbax, a GGUF file, or `hf://owner/name` on Hugging Face's hub.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import dataclasses
 import hashlib
@@ -71,7 +71,8 @@ def load(
     local = _local(path)
     name = _readable_format(local)
     config, params, words = _LOADERS[name](local, dtype, place)
-    return Checkpoint(config, params, name, words, digest(local))
+    beside = _BESIDE[name](local) if name in _BESIDE else ()
+    return Checkpoint(config, params, name, words, digest(local, beside))
 
 
 @contextlib.contextmanager
@@ -245,6 +246,12 @@ def _vocabulary(
 # Where a format's vocabulary lies, if not in its folder alone.
 _FINDERS: dict[str, _Finder] = {'orbax': orbax_models.find_vocabulary}
 
+# And what else of a run's folder a step is read by.
+_BESIDE: dict[str, Callable[[hub.AnyPath], list[hub.AnyPath]]] = {
+  't5x': t5x.beside,
+  'orbax': orbax_models.beside,
+}
+
 _LOADERS: dict[str, _Loader] = {
   'native': _folder(native.load),
   'huggingface': _folder(huggingface.load),
@@ -262,18 +269,24 @@ _CONFIGS: dict[str, Callable[[hub.AnyPath], families.Config]] = {
 }
 
 
-def digest(path: hub.AnyPath) -> str:
+def digest(path: hub.AnyPath, beside: Iterable[hub.AnyPath] = ()) -> str:
   """What a checkpoint holds, as 16 hexadecimal digits.
 
   Of names, sizes and both ends of its files rather than all of their bytes:
   the largest have tens of gigabytes. Optimizer state that has files of its own
   does not count.
+
+  Args:
+    path: of the checkpoint.
+    beside: other files that it is read by, where they are.
   """
   files = sorted(hub.model_files(path)) if path.is_dir() else [path]
+  others = [file for file in beside if file.is_file()]
   total = hashlib.sha256()
-  for file in files:
+  for file in (*files, *others):
     size = hub.size_of(file)
-    name = file.relative_to(path) if path.is_dir() else file.name
+    within = path.is_dir() and file not in others
+    name = file.relative_to(path) if within else file.name
     total.update(f'{name} {size}\n'.encode())
     with file.open('rb') as stream:
       total.update(stream.read(_DIGEST_BYTES))

@@ -97,6 +97,12 @@ def find_vocabulary(directory: hub.AnyPath) -> hub.AnyPath | None:
   return beside if _is_gemma(_source(directory)) else None
 
 
+def beside(directory: hub.AnyPath) -> list[hub.AnyPath]:
+  """What else a step may be read by, whether it is there or not."""
+  run = _run(directory)
+  return [run / t5x.GIN_FILE, run / _GEMMA_VOCABULARY]
+
+
 def _run(directory: hub.AnyPath) -> hub.AnyPath:
   """The folder that a step lies in, given the step or a part of it."""
   step = directory.parent if directory.name in _ITEMS else directory

@@ -51,7 +51,7 @@ _LAYER = re.compile(r'(encoder|decoder)/layers_(\d{1,9})/')
 _BIAS = 'relpos_bias/rel_embedding'
 # What T5X writes beside its steps, and where it says the functions in there:
 # by T5X's own networks, or Flaxformer's.
-_GIN_FILE = 'config.gin'
+GIN_FILE = 'config.gin'
 _VALUE = r' *= *(?:\\\s*)?(\([^()]*\)|\[[^\[\]]*\]|\S+)'
 _FUNCTIONS = re.compile(
   r'^ *(?:(?:[\w./]*T5Config\.)?mlp_activations|[\w./]*MlpBlock\.activations)'
@@ -80,6 +80,11 @@ def read_config(directory: hub.AnyPath) -> families.Config:
   """The model's shape, without its weights; errors as in `load`."""
   folder = epath.Path(directory)
   return config_of(open_folder(folder), folder.parent)
+
+
+def beside(directory: hub.AnyPath) -> list[hub.AnyPath]:
+  """What else a step is read by, whether it is there or not."""
+  return [directory.parent / GIN_FILE]
 
 
 def read(
@@ -185,7 +190,7 @@ def config_of(
   gated = f'{block}mlp/wi_0/kernel' in shapes
   activations: tuple[str, ...] = ('gelu', 'linear') if gated else ('relu',)
   if run is not None:
-    activations = _told_activations(run / _GIN_FILE, activations)
+    activations = _told_activations(run / GIN_FILE, activations)
   wi = shape(f'{block}mlp/wi_0/kernel', f'{block}mlp/wi/kernel', rank=rank)
   # Heads lie apart where layers were scanned over.
   query = shape(f'{block}attention/query/kernel', rank=4 if scanned else 2)

@@ -40,6 +40,16 @@ def test_the_gin_file_above_a_step_says_its_functions(text, step):
   assert load.load(step).config == load.config_of(step)
 
 
+def test_what_is_said_beside_a_step_is_part_of_its_digest(step):
+  found = set()
+  for name in ('silu', 'relu'):
+    (step.parent / 'config.gin').write_text(
+      f"T5Config.mlp_activations = ('{name}', 'linear')"
+    )
+    found.add(load.load(step).digest)
+  assert len(found) == 2
+
+
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
