@@ -36,9 +36,10 @@ _GEMMA: dict[str, dict[str, Any]] = {
     'use_qk_norm': True,
   },
 }
+_EMBEDDING, _HEAD = 'token_embd.weight', 'output.weight'
 # What may be there and says nothing: a tied embedding once more, and what the
 # first uploads of T5 have, which no version of it reads.
-_IGNORED = {'output.weight', 'dec.blk.0.cross_attn_rel_b.weight'}
+_IGNORED = {_HEAD, 'dec.blk.0.cross_attn_rel_b.weight'}
 # Depth of the 27B models, which divide by the width of a head of E / H.
 _WIDE = {'gemma2': 46, 'gemma3': 62}
 
@@ -51,7 +52,8 @@ def load(
   """Reads a file.
 
   Args:
-    path: a GGUF file of a Gemma (1 to 3, text) or a T5.
+    path: a GGUF file of a Gemma (1 to 3, text) or a T5; any of its parts where
+      it is split.
     dtype: of the parameters in memory, float32 without.
     place: see `translate.load`.
 
@@ -64,6 +66,7 @@ def load(
   table = table_of(config)
   ignored = _IGNORED - set(table)
   translate.check(file, table, config, ignored)
+  _check_head(file, config)
   # First, for it takes the least time to be refused.
   words = vocabulary_of(file)
   params = translate.load(file, table, config, dtype, ignored, place)
@@ -80,6 +83,19 @@ def read_vocabulary(
 ) -> vocabularies.Vocabulary:
   """The vocabulary, without the weights; errors as in `load`."""
   return vocabulary_of(gguf_file.File(pathlib.Path(path)))
+
+
+def _check_head(file: gguf_file.File, config: families.Config) -> None:
+  """Refuses a Gemma whose head is not its embedding: no config has one."""
+  if not isinstance(config, gemma_config.GemmaConfig):
+    return
+  if _HEAD in file.shapes and not file.same(_HEAD, _EMBEDDING):
+    raise errors.CheckpointError(
+      f'{file.path} has an {_HEAD} that is no copy of its {_EMBEDDING}, byte '
+      'for byte: a Gemma whose head is not its embedding is not read. If it is '
+      'a copy that was quantised otherwise, convert or quantise the model '
+      'again without it.'
+    )
 
 
 class _Metadata:
@@ -112,8 +128,8 @@ def config_of(file: gguf_file.File) -> families.Config:
       f'{file.path} holds a {kind!r:.80}; '
       f'{", ".join([*_GEMMA, "t5"])} are read.'
     )
-  if len(file.shapes.get('token_embd.weight', ())) != 2:
-    raise errors.CheckpointError(f'{file.path} has no token_embd.weight.')
+  if len(file.shapes.get(_EMBEDDING, ())) != 2:
+    raise errors.CheckpointError(f'{file.path} has no {_EMBEDDING}.')
   try:
     if kind == 't5':
       return _t5_config(file, metadata)
@@ -132,25 +148,25 @@ def _gemma_config(file, kind, metadata) -> gemma_config.GemmaConfig:
     metadata['attention.key_length'],
   )
   rope_base = metadata.get('rope.freq_base', 10_000.0)
-  local_base, factor = rope_base, 1.0
-  if kind != 'gemma':
-    settings['sliding_window'] = metadata['attention.sliding_window']
+  local_base = rope_base
   if kind == 'gemma2':
-    settings['attn_logit_softcap'] = metadata['attn_logit_softcapping']
-    settings['final_logit_softcap'] = metadata['final_logit_softcapping']
+    # Early files do not say these; llama.cpp's defaults are those of all
+    # published sizes (src/llama-model.cpp, LLM_ARCH_GEMMA2; llama-hparams.h).
+    settings['sliding_window'] = metadata.get('attention.sliding_window', 4096)
+    for ours, theirs, default in (
+      ('attn_logit_softcap', 'attn_logit_softcapping', 50.0),
+      ('final_logit_softcap', 'final_logit_softcapping', 30.0),
+    ):
+      settings[ours] = metadata.get(theirs, default)
   if kind == 'gemma3':
+    settings['sliding_window'] = metadata['attention.sliding_window']
     rope_base = metadata.get('rope.freq_base', 1_000_000.0)
     local_base = metadata.get('rope.freq_base_swa', 10_000.0)
-    if metadata.get('rope.scaling.type', 'none') not in ('none', 'linear'):
-      raise ValueError(
-        f'rope.scaling.type {metadata["rope.scaling.type"]!r} is not known.'
-      )
-    factor = metadata.get('rope.scaling.factor', 1.0) or 1.0
     # Zero stands for none.
     cap = metadata.get('final_logit_softcapping') or None
     settings['final_logit_softcap'] = cap
   config = gemma_config.GemmaConfig(
-    vocab_size=file.shapes['token_embd.weight'][0],
+    vocab_size=file.shapes[_EMBEDDING][0],
     emb_dim=width,
     num_layers=depth,
     num_heads=heads,
@@ -159,7 +175,7 @@ def _gemma_config(file, kind, metadata) -> gemma_config.GemmaConfig:
     mlp_dim=metadata['feed_forward_length'],
     rope_base=rope_base,
     local_rope_base=local_base,
-    rope_scale_factor=factor,
+    rope_scale_factor=_rope_scale_factor(kind, metadata),
     rms_norm_epsilon=metadata.rounded('attention.layer_norm_rms_epsilon'),
     **settings,
   )
@@ -169,11 +185,34 @@ def _gemma_config(file, kind, metadata) -> gemma_config.GemmaConfig:
   return dataclasses.replace(config, query_pre_attn_scalar=float(scalar))
 
 
+def _rope_scale_factor(kind, metadata) -> float:
+  """What the positions of global layers are divided by."""
+  # As llama.cpp has it: linear where no type is said, and zero for none.
+  scaling = metadata.get('rope.scaling.type', 'linear')
+  factor = metadata.get('rope.scaling.factor', 1.0) or 1.0
+  if scaling not in ('none', 'linear'):
+    raise ValueError(
+      f'{kind}.rope.scaling.type {scaling!r:.80} is not known; none and linear '
+      'are.'
+    )
+  if scaling == 'none':
+    return 1.0
+  if kind == 'gemma2' and factor != 1.0:
+    # llama.cpp keeps it from the local layers of a Gemma 3 alone.
+    raise ValueError(
+      f'{kind}.rope.scaling.factor is {factor!r:.80}, which is for local '
+      'layers, too; only positions of global layers are scaled here.'
+    )
+  return factor
+
+
 def _t5_config(file, metadata) -> t5_config.T5Config:
   gated = 'enc.blk.0.ffn_gate.weight' in file.shapes
+  # The first uploads of T5 have their embedding twice.
+  tied = _HEAD not in file.shapes or file.same(_HEAD, _EMBEDDING)
   depth = metadata['block_count']
   return t5_config.T5Config(
-    vocab_size=file.shapes['token_embd.weight'][0],
+    vocab_size=file.shapes[_EMBEDDING][0],
     emb_dim=metadata['embedding_length'],
     num_heads=metadata['attention.head_count'],
     head_dim=metadata['attention.key_length'],
@@ -181,7 +220,7 @@ def _t5_config(file, metadata) -> t5_config.T5Config:
     num_encoder_layers=depth,
     num_decoder_layers=metadata.get('decoder_block_count', depth),
     mlp_activations=('gelu', 'linear') if gated else ('relu',),
-    logits_via_embedding='output.weight' not in file.shapes,
+    logits_via_embedding=tied,
     relative_attention_num_buckets=metadata['attention.relative_buckets_count'],
     layer_norm_epsilon=metadata.rounded('attention.layer_norm_epsilon'),
   )
@@ -221,7 +260,7 @@ def _gemma_table(config: gemma_config.GemmaConfig) -> translate.Table:
       'attn_k_norm': 'attention/key_norm',
     }
   table = {
-    'token_embd.weight': translate.as_is('token_embedder/embedding'),
+    _EMBEDDING: translate.as_is('token_embedder/embedding'),
     'output_norm.weight': _norm('decoder/final_norm'),
   }
   for i in range(config.num_layers):
@@ -236,9 +275,9 @@ def _gemma_table(config: gemma_config.GemmaConfig) -> translate.Table:
 
 
 def _t5_table(config: t5_config.T5Config) -> translate.Table:
-  table = {'token_embd.weight': translate.as_is('token_embedder/embedding')}
+  table = {_EMBEDDING: translate.as_is('token_embedder/embedding')}
   if not config.logits_via_embedding:
-    table['output.weight'] = translate.transposed('decoder/logits_dense/kernel')
+    table[_HEAD] = translate.transposed('decoder/logits_dense/kernel')
   matrices = {'q': 'query', 'k': 'key', 'v': 'value', 'o': 'out'}
   if len(config.mlp_activations) > 1:
     mlp = {'ffn_gate': 'wi_0', 'ffn_up': 'wi_1', 'ffn_down': 'wo'}
@@ -322,13 +361,21 @@ def vocabulary_of(file: gguf_file.File) -> vocabularies.Vocabulary:
 
 
 _TYPES = sentencepiece_proto.ModelProto.SentencePiece
+# Tokens of Gemma's that are no text. Early converters, and some exporters since
+# (https://github.com/unslothai/unsloth/issues/5070), have them as if they were.
+_NO_TEXT = {
+  *('<pad>', '<eos>', '<bos>', '<mask>'),
+  *('<start_of_turn>', '<end_of_turn>'),
+  *('<start_of_image>', '<end_of_image>', '<image_soft_token>'),
+}
 
 
 class _Tokens:
   """The pieces of a file, without what only fills them up.
 
   Attributes:
-    pieces, scores, types: of each token.
+    pieces, scores, types: of each token; Gemma's that are no text are control
+      tokens whatever the file says.
     ids: what 'unk', 'bos', 'eos' and 'pad' are; -1 where there is none.
     ends: all tokens that the metadata say end a text.
     special: tokens that are no text.
@@ -349,9 +396,12 @@ class _Tokens:
       if pieces[size - 1] != f'[PAD{size - 1}]':
         break
       size -= 1
-    self.pieces, self.scores, self.types = (
-      values[:size] for values in (pieces, scores, types)
-    )
+    self.pieces, self.scores = pieces[:size], scores[:size]
+    by_name = _NO_TEXT if metadata['model'] == 'llama' else ()
+    self.types = [
+      _TYPES.CONTROL if piece in by_name else kind
+      for piece, kind in zip(self.pieces, types)
+    ]
     self.ids = {
       'unk': metadata.get('unknown_token_id', 2),
       'bos': metadata.get('bos_token_id', self._named('<bos>')),

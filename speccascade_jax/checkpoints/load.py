@@ -17,6 +17,7 @@ import os
 from speccascade_jax import base
 from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax.checkpoints import errors
+from speccascade_jax.checkpoints import gguf_file
 from speccascade_jax.checkpoints import gguf_models
 from speccascade_jax.checkpoints import hub
 from speccascade_jax.checkpoints import huggingface
@@ -60,7 +61,8 @@ def load(
   """Reads a checkpoint.
 
   Args:
-    path: a folder, a GGUF file, or `hf://owner/name[@revision]`.
+    path: a folder, a GGUF file (any of those that gguf-split has made of one),
+      or `hf://owner/name[@revision]`.
     dtype: of the parameters in memory, such as 'bfloat16'; as stored without.
     place: puts a parameter where it belongs, sharded or not; see `translate`.
 
@@ -280,7 +282,12 @@ def digest(path: hub.AnyPath, beside: Iterable[hub.AnyPath] = ()) -> str:
     path: of the checkpoint.
     beside: other files that it is read by, where they are.
   """
-  files = sorted(hub.model_files(path)) if path.is_dir() else [path]
+  if path.is_dir():
+    files = sorted(hub.model_files(path))
+  else:  # Or all files of a model, whichever of them is given.
+    files = [
+      part for part in gguf_file.parts(path) if part == path or part.is_file()
+    ]
   others = [file for file in beside if file.is_file()]
   total = hashlib.sha256()
   for file in (*files, *others):

@@ -18,6 +18,7 @@ from speccascade_jax.checkpoints import errors
 from speccascade_jax.checkpoints import gguf_file
 from speccascade_jax.checkpoints import gguf_models
 from speccascade_jax.checkpoints import huggingface
+from speccascade_jax.checkpoints import safetensors_source
 from speccascade_jax.checkpoints import translate
 from speccascade_jax.models.gemma import config as gemma_config
 from tests.checkpoints import huggingface_test
@@ -40,25 +41,58 @@ def write(
   kinds=None,
   add_vocab=True,
   bos_id=None,
+  without='nothing',
+  **options,
 ):
-  """A folder of the goldens as llama.cpp's converter writes it."""
-  config, params = huggingface.load(GOLDENS / name, dtype='float32')
+  """A folder of the goldens as llama.cpp's converter writes it.
+
+  Without the tensors that have `without` in their names.
+  """
+  kind = _ARCHITECTURES[name]
 
   def add(writer):
     if add_vocab:
       _write_vocabulary(writer, bos_id)
     change(writer)
 
-  flat = {
-    name: np.asarray(value)
-    for name, value in traverse_util.flatten_dict(params, sep='/').items()
+  tensors = {
+    name: value
+    for name, value in _converted(GOLDENS / name, kind).items()
+    if without not in name
   }
-  return _write(path, _ARCHITECTURES[name], config, flat, add, kinds)
+  config = huggingface.read_config(GOLDENS / name)
+  return _write(path, kind, config, tensors, add, kinds, **options)
 
 
-def _write(path, kind, config, flat, add, kinds=None):
+def _converted(folder, kind):
+  """Transformers' tensors under the names that llama.cpp's library has."""
+  names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[kind.upper()], n_blocks=9)
+  source = safetensors_source.open_folder(folder)
+  tensors = {}
+  for theirs in source.shapes:
+    value = source.read(theirs).astype(np.float32)
+    if kind != 't5' and theirs.endswith('norm.weight'):
+      value = value + 1
+    tensors[names.get_name(theirs, try_suffixes=('.weight',))] = value
+  return tensors
+
+
+def tensors_of(config, flat):
+  """Parameters as a file has them, by the names that the reader knows."""
+  tensors = {}
+  for there, (part,) in gguf_models.table_of(config).items():
+    value = flat[part.target]
+    if value.ndim == 2 and not there.startswith('token_embd'):
+      value = value.T
+    elif value.ndim == 1 and isinstance(config, gemma_config.GemmaConfig):
+      value = value + 1
+    tensors[there] = value
+  return tensors
+
+
+def _write(path, kind, config, tensors, add, kinds=None, **options):
   """A model of one of llama.cpp's architectures, and what `add` adds to it."""
-  writer = gguf.GGUFWriter(str(path), kind)
+  writer = gguf.GGUFWriter(str(path), kind, **options)
   writer.add_head_count(config.num_heads)
   writer.add_key_length(config.head_dim)
   writer.add_embedding_length(config.emb_dim)
@@ -81,12 +115,7 @@ def _write(path, kind, config, flat, add, kinds=None):
     writer.add_final_logit_softcapping(config.final_logit_softcap)
   if kind == 'gemma3':
     writer.add_rope_freq_base(config.rope_base)
-  for there, (part,) in gguf_models.table_of(config).items():
-    value = flat[part.target]
-    if value.ndim == 2 and not there.startswith('token_embd'):
-      value = value.T
-    elif value.ndim == 1 and kind != 't5':
-      value = value + 1
+  for there, value in tensors.items():
     wanted = (kinds or {}).get(there)
     if wanted is None:
       writer.add_tensor(there, np.ascontiguousarray(value))
@@ -155,7 +184,7 @@ def test_the_vocabulary_is_rebuilt(tmp_path):
 _LETTERS = ['\u2581', '\n', '<', '>', '_', *'adeflmnorstu']
 
 
-def _write_letters(writer, more=()):
+def _write_letters(writer, more=(), kind=gguf.TokenType.CONTROL):
   """A small vocabulary of Gemma's kind, and a few pieces more."""
   marks = ['<start_of_turn>', '<end_of_turn>']
   special = ['<pad>', '<eos>', '<bos>', '<unk>', *marks]
@@ -164,7 +193,7 @@ def _write_letters(writer, more=()):
   writer.add_token_list([piece.encode() for piece in pieces])
   writer.add_token_scores([0.0] * len(pieces))
   # llama.cpp's converter has the marks as control tokens, too.
-  kinds = [gguf.TokenType.CONTROL] * len(special)
+  kinds = [kind] * len(special)
   rest = len(pieces) - len(special)
   writer.add_token_types(kinds + [gguf.TokenType.NORMAL] * rest)
   writer.add_pad_token_id(0)
@@ -185,6 +214,27 @@ def test_gemmas_marks_of_a_turn_are_found_in_texts(tmp_path):
   # The ends of a text are not taken from it.
   assert 1 not in ids and words.decode([7, 1, 8]) == '\n'
   assert (words.bos_id, words.eos_id) == (2, 1)
+
+
+@pytest.mark.parametrize('kind', ['NORMAL', 'USER_DEFINED', 'UNUSED'])
+def test_gemmas_marks_are_none_the_less_for_what_a_file_says(kind, tmp_path):
+  """As text they would be split into letters, and a text could end itself."""
+  models = []
+  for name in ('CONTROL', kind):
+
+    def add(writer, name=name):
+      more = ['<mask>', '<start_of_image>', '<end_of_image>']
+      _write_letters(writer, more, gguf.TokenType[name])
+      # Behind the letters, which are text in any case.
+      types = writer.kv_data[0]['tokenizer.ggml.token_type'].value
+      types[-len(more) :] = [gguf.TokenType[name]] * len(more)
+
+    path = write(tmp_path / 'x.gguf', 'hf_gemma_3', add, add_vocab=False)
+    words = gguf_models.read_vocabulary(path)
+    assert words.encode('<start_of_turn><eos>')[0] == 4
+    assert 1 not in words.encode('<eos>')
+    models.append(words.save(tmp_path).read_bytes())
+  assert models[0] == models[1]
 
 
 def test_runs_of_spaces_are_found_in_texts(tmp_path):
@@ -366,15 +416,8 @@ def test_a_missing_key_is_named(tmp_path):
   _fails(path, 'does not say gemma3.block_count')
 
 
-def test_a_missing_tensor_is_named(tmp_path, monkeypatch):
-  whole = gguf_models.table_of
-  with monkeypatch.context() as patch:
-    patch.setattr(
-      gguf_models,
-      'table_of',
-      lambda c: {k: v for k, v in whole(c).items() if 'ffn_up' not in k},
-    )
-    path = write(tmp_path / 'x.gguf', 'hf_gemma_3')
+def test_a_missing_tensor_is_named(tmp_path):
+  path = write(tmp_path / 'x.gguf', 'hf_gemma_3', without='ffn_up')
   _fails(path, 'missing blk.0.ffn_up.weight, blk.1.ffn_up.weight')
 
 
@@ -420,6 +463,57 @@ def test_a_bias_that_no_t5_reads_is_left_aside(name, tmp_path):
   huggingface_test.assert_computes_as_expected(config, params, GOLDENS / name)
 
 
+def _embedding(name):
+  tensors = _converted(GOLDENS / name, _ARCHITECTURES[name])
+  return tensors['token_embd.weight']
+
+
+@pytest.mark.parametrize('name', ['hf_gemma_1', 'hf_gemma_2', 'hf_gemma_3'])
+def test_a_gemma_whose_head_is_not_its_embedding_is_refused(
+  name, tmp_path, monkeypatch
+):
+  # Not all of them at a time, and less at last.
+  monkeypatch.setattr(gguf_file, '_COMPARED', 10_007)
+  head = _embedding(name)
+
+  def add(writer):
+    writer.add_tensor('output.weight', head)
+
+  gguf_models.load(write(tmp_path / 'copy.gguf', name, add))
+  head[-1, -1] += 1
+  path = write(tmp_path / 'x.gguf', name, add)
+  _fails(path, 'output.weight that is no copy of its token_embd.weight')
+
+
+def test_a_head_of_another_type_is_refused(tmp_path):
+  """Whether it is a copy cannot be told."""
+  head = _embedding('hf_gemma_3').astype(np.float16)
+
+  def add(writer):
+    writer.add_tensor('output.weight', head)
+
+  path = write(tmp_path / 'x.gguf', 'hf_gemma_3', add)
+  _fails(path, 'quantised otherwise')
+
+
+def test_a_t5_that_has_its_embedding_twice_is_tied(tmp_path):
+  """As the first uploads of T5 are; then what comes out is scaled."""
+  head = _embedding('hf_t5_v1_0')
+  path = write(
+    tmp_path / 'x.gguf',
+    'hf_t5_v1_0',
+    lambda writer: writer.add_tensor('output.weight', head),
+  )
+  config, params, _ = gguf_models.load(path)
+  folder = GOLDENS / 'hf_t5_v1_0'
+  huggingface_test.assert_computes_as_expected(config, params, folder)
+
+
+def test_a_big_endian_file_is_told_with_what_converts_it(tmp_path):
+  path = write(tmp_path / 'x.gguf', 'hf_gemma_3', endianess=gguf.GGUFEndian.BIG)
+  _fails(path, 'is big-endian.*gguf-convert-endian .*x.gguf little')
+
+
 # A model of the kind that is mutated, vocabulary included.
 _TINY = gemma_config.GemmaConfig(
   vocab_size=32,
@@ -444,7 +538,7 @@ def valid(tmp_path_factory):
     name: np.ones(shape, np.float32)
     for name, shape in translate.shapes(_TINY).items()
   }
-  _write(path, 'gemma3', _TINY, flat, _write_letters)
+  _write(path, 'gemma3', _TINY, tensors_of(_TINY, flat), _write_letters)
   data = path.read_bytes()
   gguf_models.load(path)
   return data, len(data) - 4 * sum(value.size for value in flat.values())

@@ -145,7 +145,7 @@ def write_gguf(folder, kind, config, quantisation):
     folder / 'x.gguf',
     kind,
     config,
-    flat_params(config, np.float32),
+    gguf_models_test.tensors_of(config, flat_params(config, np.float32)),
     gguf_models_test._write_letters,
     kinds,
   )
