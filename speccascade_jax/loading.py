@@ -155,8 +155,9 @@ def _vocabulary(
   own = [(n, c.vocabulary) for n, c in reversed(found.items()) if c.vocabulary]
   if not own:
     raise FileNotFoundError(
-      f'No vocabulary in {" or ".join(found)}: give vocabulary=, a '
-      'SentencePiece model file or a tokenizer.json.'
+      f'No vocabulary in {" or ".join(found)}: give vocabulary= '
+      '(--vocabulary=), a SentencePiece model file or a tokenizer.json, or put '
+      'one there.'
     )
   if len(own) == 2:
     (second, b), (first, a) = own

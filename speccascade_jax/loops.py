@@ -78,6 +78,10 @@ def check(
   """
   if method not in LOOPS:
     raise ValueError(f'method is {method!r}; it must be {_either(LOOPS)}.')
+  if rule is not None and not callable(rule):
+    raise ValueError(
+      f'rule is {rule!r}; it must be a function, such as speccascade_jax.opt.'
+    )
   loop = LOOPS[method]
   if loop.takes_rule and rule is None:
     raise ValueError(f'{method} needs a deferral rule; got None.')

@@ -148,6 +148,10 @@ def format_of(path: hub.AnyPath) -> str:
     return 'orbax'
   if (path / t5x.INDEX_FILE).is_file():
     return 't5x'
+  if path.is_dir() and not hub.is_remote(path):
+    # Weights of Hugging Face without their config: what they lack, and where
+    # they are not read at all, why.
+    safetensors_source.refuse_pickles(path)
   raise errors.CheckpointError(
     f'{path} is no checkpoint that is known: expected a folder with '
     f'{native.CONFIG_FILE} and {native.WEIGHTS_FILE} (of this package or of '

@@ -16,6 +16,12 @@ from speccascade_jax.checkpoints import hub
 WEIGHTS_FILE = 'model.safetensors'
 INDEX_FILE = 'model.safetensors.index.json'
 _SHARDS = 'model-*-of-*.safetensors'
+_PICKLES = (
+  'Weights in another form (pytorch_model.bin) are not read, since unpickling '
+  'them runs code; convert them with transformers: '
+  '`AutoModelForSeq2SeqLM.from_pretrained(...).save_pretrained(...)`, or '
+  'AutoModelForCausalLM for a Gemma.'
+)
 
 # Beyond it a JSON file is not the description of a checkpoint.
 _LONGEST_JSON = 64 * 2**20
@@ -135,6 +141,12 @@ class Files:
     return 1
 
 
+def refuse_pickles(folder: pathlib.Path) -> None:
+  """CheckpointError for a folder whose only weights are pickles."""
+  if any(folder.glob('pytorch_model*.bin')):
+    raise errors.CheckpointError(f'{folder}: {_PICKLES}')
+
+
 def open_folder(folder: pathlib.Path) -> Files:
   """The tensors of a folder, in one file or in shards.
 
@@ -152,11 +164,8 @@ def open_folder(folder: pathlib.Path) -> Files:
           'whole?'
         )
       raise errors.CheckpointError(
-        f'{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}. Weights in '
-        'another form (pytorch_model.bin) are not read, since unpickling them '
-        'runs code; convert them with transformers: '
-        '`AutoModelForSeq2SeqLM.from_pretrained(...).save_pretrained(...)`, or '
-        f'AutoModelForCausalLM for a Gemma. {hub.GGUF}'
+        f'{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}. {_PICKLES} '
+        f'{hub.GGUF}'
       )
     return Files(single, [single])
   content = read_json(index)

@@ -70,6 +70,6 @@ def check_temperature(
   if not 0.0 < float(temperature) < math.inf:
     raise ValueError(
       f'temperature must be positive and finite, got {temperature!r}. For '
-      'T = 0 use Scaling(greedy=True).'
+      'T = 0 use Scaling(greedy=True), or temperature 0 where there is none.'
     )
   return jnp.float32(temperature)

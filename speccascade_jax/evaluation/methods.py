@@ -103,7 +103,7 @@ class Method:
   confidence_temperatures: Sequence[float] | None = None
 
   def __post_init__(self):
-    object.__setattr__(self, 'alphas', tuple(map(float, self.alphas)))
+    object.__setattr__(self, 'alphas', _numbers(self.alphas))
     scalars.check_confidence_temperatures(self.confidence_temperatures)
     if self.model not in ('pair', 'verifier', 'drafter'):
       raise ValueError(
@@ -437,3 +437,14 @@ def expand(
       )
     seen.add(key)
   return points
+
+
+def _numbers(alphas: Sequence[float]) -> tuple[float, ...]:
+  try:
+    if isinstance(alphas, str):
+      raise TypeError
+    return tuple(map(float, alphas))
+  except (TypeError, ValueError):
+    raise ValueError(
+      f'alphas is {alphas!r}; it must be a list of numbers, such as (0.2,).'
+    ) from None

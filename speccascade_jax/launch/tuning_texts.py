@@ -6,13 +6,13 @@ from speccascade_jax.evaluation import candidates as candidates_lib
 from speccascade_jax.evaluation import choosing
 from speccascade_jax.evaluation import tuning
 
-_SHOWN = 5  # Candidates of a rung.
+_SHOWN = 5  # Candidates of a rung, besides the verifier.
 
 
 def rung(
   found: tuning.Rung, constraint: choosing.Constraint, metric: str
 ) -> str:
-  """The first few candidates of a rung, as a table."""
+  """The first few candidates of a rung and the verifier, as a table."""
   count = found.num_examples
   lines = [f'\n{count} examples, {len(found.candidates) - 1} candidates:']
   heads = ('candidate', metric, 'of V', 'latency', 'meets', 'wins')
@@ -25,7 +25,8 @@ def rung(
       f'{constraint.trust(c):.0%}',
       f'{found.wins[c.key]:.0%}',
     )
-    for c in found.candidates[:_SHOWN]
+    # The verifier, the last of them, may be what is chosen.
+    for c in (*found.candidates[:-1][:_SHOWN], found.candidates[-1])
   ]
   widths = [max(map(len, column)) for column in zip(heads, *rows)]
   for row in (heads, *rows):

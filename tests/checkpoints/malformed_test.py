@@ -495,3 +495,8 @@ def test_a_link_to_nothing_is_told_with_its_target(tmp_path):
   path.unlink()
   path.symlink_to('../blobs/0123')
   _fails(tmp_path / 'model', 'a link to ../blobs/0123, where nothing is')
+
+
+def test_a_folder_of_pickles_alone_is_told_why(tmp_path):
+  (tmp_path / 'pytorch_model-00001-of-00002.bin').write_bytes(b'PK')
+  _fails(tmp_path, 'unpickling', 'AutoModelForSeq2SeqLM')

@@ -333,3 +333,14 @@ def test_temperatures_that_nothing_reads_are_refused(rule):
   alphas = () if rule is deferral.verifier_only else (0.5,)
   with pytest.raises(ValueError, match=f'{rule.__name__} looks at no conf'):
     methods.Method(rule=rule, alphas=alphas, confidence_temperatures=(1.0, 1.0))
+
+
+@pytest.mark.parametrize('alphas', [0.2, 'abc', ('x',)])
+def test_alphas_that_are_no_list_of_numbers_are_named(alphas):
+  with pytest.raises(ValueError, match=r'alphas is .*such as \(0\.2,\)'):
+    methods.Method(rule=deferral.opt, alphas=alphas)
+
+
+def test_the_name_of_a_rule_is_no_rule():
+  with pytest.raises(ValueError, match="rule is 'opt'; it must be a function"):
+    methods.Method(rule='opt', alphas=(0.2,))

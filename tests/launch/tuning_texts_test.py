@@ -104,3 +104,16 @@ def test_why_there_is_no_choice():
   assert _QUALITY.trust(skewed) == 0.9
   said = tuning_texts.nothing(_rung(skewed), _QUALITY)
   assert 'it misses it as measured' in said
+
+
+def test_the_verifier_is_shown_however_many_candidates_there_are():
+  found = [
+    _candidate([9.0] * 4, [0.1 * i] * 4, key=f'k{i}') for i in range(1, 9)
+  ]
+  (point,) = methods.expand(
+    [methods.Method(model='verifier')], gammas=(), temperatures=(0.0,)
+  )
+  verifier = _candidate([10.0] * 4, [1.0] * 4, key='v', point=point)
+  rows = tuning_texts.rung(_rung(*found, verifier), _QUALITY, 'm').splitlines()
+  assert sum('Chow' in row for row in rows) == 5
+  assert sum('Verifier' in row for row in rows) == 1
