@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+from typing import Any
 
 from speccascade_jax import base
 from speccascade_jax import vocabulary as vocabularies
@@ -30,8 +31,6 @@ from speccascade_jax.models import families
 
 # Of each file, how much a digest reads at either end.
 _DIGEST_BYTES = 2**20
-# The formats whose library, tensorstore, reads in buckets.
-_IN_BUCKETS = ('t5x', 'orbax')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +71,11 @@ def load(
   with _files(path):
     local = _local(path)
     name = _readable_format(local)
-    config, params, words = _LOADERS[name](local, dtype, place)
-    beside = _BESIDE[name](local) if name in _BESIDE else ()
-    return Checkpoint(config, params, name, words, digest(local, beside))
+    kind = _FORMATS[name]
+    config, params, words = kind.load(local, dtype, place)
+    return Checkpoint(
+      config, params, name, words, digest(local, kind.beside(local))
+    )
 
 
 @contextlib.contextmanager
@@ -113,10 +114,11 @@ def _readable_format(path: hub.AnyPath) -> str:
 
 def _check_place(path: hub.AnyPath, name: str) -> None:
   """Refuses a bucket for a format that is not read there."""
-  if hub.is_remote(path) and name not in _IN_BUCKETS:
+  if hub.is_remote(path) and not _FORMATS[name].in_buckets:
+    others = [other for other, kind in _FORMATS.items() if kind.in_buckets]
     raise errors.CheckpointError(
       f'{path} is of the format {name!r}, which is not read in a bucket, only '
-      f'{" and ".join(_IN_BUCKETS)} are: copy it to this machine first '
+      f'{" and ".join(others)} are: copy it to this machine first '
       '(gcloud storage cp -r).'
     )
 
@@ -149,8 +151,6 @@ def format_of(path: hub.AnyPath) -> str:
   if (path / t5x.INDEX_FILE).is_file():
     return 't5x'
   if path.is_dir() and not hub.is_remote(path):
-    # Weights of Hugging Face without their config: what they lack, and where
-    # they are not read at all, why.
     safetensors_source.refuse_pickles(path)
   raise errors.CheckpointError(
     f'{path} is no checkpoint that is known: expected a folder with '
@@ -171,7 +171,7 @@ def config_of(path: str | os.PathLike[str]) -> families.Config:
   """
   with _files(path):
     local = _local(path)
-    return _CONFIGS[_readable_format(local)](local)
+    return _FORMATS[_readable_format(local)].read_config(local)
 
 
 def vocabulary_of(
@@ -190,9 +190,8 @@ def vocabulary_of(
     name = format_of(local)
     if name == 'gguf':
       # The one format whose vocabulary is no file of its own.
-      _check_place(local, 'gguf')
-      return gguf_models.read_vocabulary(local)
-    return _vocabulary(local, _FINDERS.get(name, vocabularies.find))
+      _check_place(local, name)
+    return _FORMATS[name].read_vocabulary(local)
 
 
 def read_vocabulary(
@@ -219,59 +218,65 @@ def read_vocabulary(
     return vocabularies.Vocabulary(local)
 
 
-# A checkpoint's folder -> its vocabulary's file, if there is one.
-_Finder = Callable[[hub.AnyPath], hub.AnyPath | None]
 _Loaded = tuple[families.Config, base.Params, vocabularies.Vocabulary | None]
-_Loader = Callable[[hub.AnyPath, str | None, translate.Place], _Loaded]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Format:
+  """How checkpoints of one format are read.
+
+  Attributes:
+    load: (path, dtype, place) -> config, parameters, vocabulary.
+    read_config: path -> config.
+    read_vocabulary: path -> vocabulary, None if there is none.
+    beside: path -> what else it may be read by, whether that is there or not.
+    in_buckets: whether its library, tensorstore, reads in buckets.
+  """
+
+  load: Callable[[hub.AnyPath, str | None, translate.Place], _Loaded]
+  read_config: Callable[[hub.AnyPath], families.Config]
+  read_vocabulary: Callable[[hub.AnyPath], vocabularies.Vocabulary | None]
+  beside: Callable[[hub.AnyPath], Iterable[hub.AnyPath]] = lambda path: ()
+  in_buckets: bool = False
 
 
 def _folder(
   read: Callable[..., tuple[families.Config, base.Params]],
-  find: _Finder = vocabularies.find,
-) -> _Loader:
-  """A format whose vocabulary is a file of its own, beside the weights."""
+  read_config: Callable[[hub.AnyPath], families.Config],
+  find: Callable[[hub.AnyPath], hub.AnyPath | None] = vocabularies.find,
+  **options: Any,
+) -> _Format:
+  """A format whose vocabulary is a file of its own, where `find` says."""
+
+  def read_vocabulary(path):
+    found = find(path)
+    try:
+      return None if found is None else vocabularies.Vocabulary(found)
+    except ValueError as error:
+      raise errors.CheckpointError(str(error)) from error
 
   def load_folder(path, dtype, place):
-    # First, for it takes the least time to be refused.
-    words = _vocabulary(path, find)
+    # The vocabulary first, for it takes the least time to be refused.
+    words = read_vocabulary(path)
     return *read(path, dtype, place), words
 
-  return load_folder
+  return _Format(load_folder, read_config, read_vocabulary, **options)
 
 
-def _vocabulary(
-  path: hub.AnyPath, find: _Finder
-) -> vocabularies.Vocabulary | None:
-  found = find(path)
-  try:
-    return None if found is None else vocabularies.Vocabulary(found)
-  except ValueError as error:
-    raise errors.CheckpointError(str(error)) from error
-
-
-# Where a format's vocabulary lies, if not in its folder alone.
-_FINDERS: dict[str, _Finder] = {'orbax': orbax_models.find_vocabulary}
-
-# And what else of a run's folder a step is read by.
-_BESIDE: dict[str, Callable[[hub.AnyPath], list[hub.AnyPath]]] = {
-  't5x': t5x.beside,
-  'orbax': orbax_models.beside,
-}
-
-_LOADERS: dict[str, _Loader] = {
-  'native': _folder(native.load),
-  'huggingface': _folder(huggingface.load),
-  't5x': _folder(t5x.load),
-  'orbax': _folder(orbax_models.load, orbax_models.find_vocabulary),
-  'gguf': gguf_models.load,
-}
-
-_CONFIGS: dict[str, Callable[[hub.AnyPath], families.Config]] = {
-  'native': native.read_config,
-  'huggingface': huggingface.read_config,
-  't5x': t5x.read_config,
-  'orbax': orbax_models.read_config,
-  'gguf': gguf_models.read_config,
+_FORMATS = {
+  'native': _folder(native.load, native.read_config),
+  'huggingface': _folder(huggingface.load, huggingface.read_config),
+  't5x': _folder(t5x.load, t5x.read_config, beside=t5x.beside, in_buckets=True),
+  'orbax': _folder(
+    orbax_models.load,
+    orbax_models.read_config,
+    orbax_models.find_vocabulary,
+    beside=orbax_models.beside,
+    in_buckets=True,
+  ),
+  'gguf': _Format(
+    gguf_models.load, gguf_models.read_config, gguf_models.read_vocabulary
+  ),
 }
 
 

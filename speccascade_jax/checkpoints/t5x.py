@@ -23,7 +23,6 @@ their position biases, which are one for all layers only where they are equal::
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
@@ -49,17 +48,7 @@ INDEX_FILE = 'checkpoint'
 _STACKS = {'encoder': 'attention', 'decoder': 'self_attention'}
 _LAYER = re.compile(r'(encoder|decoder)/layers_(\d{1,9})/')
 _BIAS = 'relpos_bias/rel_embedding'
-# What T5X writes beside its steps, and where it says the functions in there:
-# by T5X's own networks, or Flaxformer's.
-GIN_FILE = 'config.gin'
-_VALUE = r' *= *(?:\\\s*)?(\([^()]*\)|\[[^\[\]]*\]|\S+)'
-_FUNCTIONS = re.compile(
-  r'^ *(?:(?:[\w./]*T5Config\.)?mlp_activations|[\w./]*MlpBlock\.activations)'
-  + _VALUE,
-  re.MULTILINE,
-)
-# flax calls it by both names.
-_SAME = {'swish': 'silu'}
+GIN_FILE = 'config.gin'  # What T5X writes beside its steps.
 
 
 def load(
@@ -225,30 +214,18 @@ def _told_activations(
   """What a config.gin says; `usual`, as many, if it says nothing."""
   if not file.is_file():
     return usual
-  text = file.read_bytes().decode('utf-8', errors='replace')
-  told = []
-  for value in dict.fromkeys(_FUNCTIONS.findall(text)):
-    if value.startswith('%'):
-      macro = re.compile(f'^{re.escape(value[1:])}{_VALUE}', re.MULTILINE)
-      defined = macro.search(text)
-      value = value if defined is None else defined[1]
-    try:
-      names = [_SAME.get(name, name) for name in ast.literal_eval(value)]
-    except (ValueError, TypeError, SyntaxError):
-      raise errors.CheckpointError(
-        f'{file}: the functions of the feed-forward blocks are {value!r:.80}, '
-        "which is not read; expected names such as ('gelu', 'linear')."
-      ) from None
-    told.append(tuple(names))
-  if not told:
+  # Here: gin is needed for nothing else when models are loaded.
+  from speccascade_jax.checkpoints import t5x_gin
+
+  told = t5x_gin.activations(file)
+  if told is None:
     return usual
-  if len(set(told)) > 1 or len(told[0]) != len(usual):
+  if len(told) != len(usual):
     raise errors.CheckpointError(
-      f'{file}: the functions of the feed-forward blocks are '
-      f'{" and ".join(map(str, dict.fromkeys(told)))}, but all blocks of the '
-      f'checkpoint beside it have the same {len(usual)}.'
+      f'{file}: the functions of the feed-forward blocks are {told}, but those '
+      f'of the checkpoint beside it have {len(usual)}.'
     )
-  return told[0]
+  return told
 
 
 def table_of(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import shutil
 
@@ -477,26 +476,3 @@ def test_a_vocabulary_in_gguf_that_is_broken(key, value, ggufs):
   file.metadata[f'tokenizer.ggml.{key}'] = value
   with pytest.raises(errors.CheckpointError, match=re.escape(str(ggufs))):
     gguf_models.vocabulary_of(file)
-
-
-@pytest.mark.parametrize('name', ['config.json', 'tokenizer.json', 'notes'])
-def test_a_pipe_in_a_folder_is_told_and_not_waited_for(tmp_path, name):
-  shutil.copytree(GOLDENS / 'hf_t5_v1_0', tmp_path / 'model')
-  path = tmp_path / 'model' / name
-  path.unlink(missing_ok=True)
-  os.mkfifo(path)
-  _fails(tmp_path / 'model', name, 'neither a file nor a folder')
-
-
-def test_a_link_to_nothing_is_told_with_its_target(tmp_path):
-  # As a hub's cache looks whose blobs were removed.
-  shutil.copytree(GOLDENS / 'hf_t5_v1_0', tmp_path / 'model')
-  path = tmp_path / 'model' / 'model.safetensors'
-  path.unlink()
-  path.symlink_to('../blobs/0123')
-  _fails(tmp_path / 'model', 'a link to ../blobs/0123, where nothing is')
-
-
-def test_a_folder_of_pickles_alone_is_told_why(tmp_path):
-  (tmp_path / 'pytorch_model-00001-of-00002.bin').write_bytes(b'PK')
-  _fails(tmp_path, 'unpickling', 'AutoModelForSeq2SeqLM')

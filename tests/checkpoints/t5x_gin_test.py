@@ -19,6 +19,9 @@ _SAID = {
   ),
   "encoder/dense.MlpBlock.activations = ('silu', 'linear')\n"
   "decoder/dense.MlpBlock.activations = ('silu', 'linear')": ('silu', 'linear'),
+  "x.text = '''\nT5Config.mlp_activations = (\"silu\", \"linear\")'''": (
+    *('gelu', 'linear'),
+  ),
   "# T5Config.mlp_activations = ('silu', 'linear')\nEPOCHS = 3": (
     *('gelu', 'linear'),
   ),
@@ -53,14 +56,20 @@ def test_what_is_said_beside_a_step_is_part_of_its_digest(step):
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
-    ("T5Config.mlp_activations = ('relu',)", r"\('relu',\), but all .* same 2"),
+    (
+      "T5Config.mlp_activations = ('relu',)",
+      r"\('relu',\), but those .* have 2",
+    ),
     ("T5Config.mlp_activations = ('tanh', 'linear')", "got .*'tanh'"),
     ('T5Config.mlp_activations = %F', '%F.*is not read; expected'),
+    ('T5Config.mlp_activations = (1, 2)', r'\(1, 2\).*is not read; expected'),
+    ('T5Config.mlp_activations = (', 'config.gin.* cannot be read as gin'),
+    ('not gin at all', 'config.gin.* cannot be read as gin'),
     ('T5Config.mlp_activations = @f()', '@f.*is not read; expected'),
     (
       "a/MlpBlock.activations = ('gelu', 'linear')\n"
       "b/MlpBlock.activations = ('silu', 'linear')",
-      'gelu.* and .*silu.*, but all blocks',
+      'gelu.* and .*silu.*same in all blocks',
     ),
   ],
 )
