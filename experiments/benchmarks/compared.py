@@ -16,13 +16,13 @@ import jax
 import numpy as np
 
 from experiments.benchmarks import embedded
-from experiments.benchmarks import shapes
 import speccascade_jax as sc
 from speccascade_jax import pair as pairs
 from speccascade_jax import vocabulary as vocabularies
 from speccascade_jax import zoo
 from speccascade_jax.checkpoints import huggingface
 from speccascade_jax.data import corpora
+from speccascade_jax.launch import model_names
 from speccascade_jax.models import families
 from speccascade_jax.models import products
 from speccascade_jax.models.t5 import config as t5_config
@@ -125,7 +125,7 @@ def _random(name: str) -> pairs.Pair:
   if name == 'tiny':
     small, large = _TINY_PAIR
   else:
-    small, large = map(shapes.named, ('t5_1_1_small', 't5_1_1_base'))
+    small, large = map(model_names.config, ('t5_1_1_small', 't5_1_1_base'))
   models = {'drafter': (small, _params(small, 0))}
   if name == 'embedded':
     models['verifier'] = embedded.embed(*models['drafter'], large)

@@ -30,7 +30,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import scripted
-from experiments.benchmarks import shapes
 from speccascade_jax import base
 from speccascade_jax import deferral
 from speccascade_jax import distributions
@@ -38,6 +37,7 @@ from speccascade_jax.checkpoints import hf_configs
 from speccascade_jax.decoding import autoregressive
 from speccascade_jax.decoding import speculative
 from speccascade_jax.evaluation import environment
+from speccascade_jax.launch import model_names
 from speccascade_jax.models import families
 
 PAIRS = {
@@ -70,7 +70,7 @@ class Settings:
   def configs(self) -> list[families.Config]:
     """Drafter's and verifier's shape."""
     return [
-      dataclasses.replace(shapes.named(name), dtype=self.dtype)
+      dataclasses.replace(model_names.config(name), dtype=self.dtype)
       for name in PAIRS[self.pair]
     ]
 
@@ -149,8 +149,9 @@ def ours(settings: Settings) -> dict:
       'round_floor_ratio': round_ms / round_floor,
       'speedup': alone['verifier']['ms_per_token'] / timed['ms_per_token'],
     }
-  memory = jax.devices()[0].memory_stats() or {}
-  found['peak_memory_gb'] = memory.get('peak_bytes_in_use', 0) / 1e9
+  memory = jax.devices()[0].memory_stats()
+  if memory is not None:  # A CPU does not say.
+    found['peak_memory_gb'] = memory['peak_bytes_in_use'] / 1e9
   return found
 
 
@@ -249,10 +250,9 @@ def _random_params(config: families.Config, seed: int) -> base.Params:
 
   `families.init` as one program would need them all in float32 at once.
   """
-  shapes = jax.eval_shape(
-    functools.partial(families.init, config), jax.random.key(0)
+  leaves, tree = jax.tree.flatten(
+    jax.eval_shape(functools.partial(families.init, config), jax.random.key(0))
   )
-  leaves, tree = jax.tree.flatten(shapes)
   draw = jax.jit(
     lambda key, shape: 0.02 * jax.random.normal(key, shape, config.dtype),
     static_argnums=1,

@@ -51,7 +51,6 @@ def matmul(
   Summed in `out_dtype` if given. The same numbers on every path, up to the
   order of sums.
   """
-
   plain = functools.partial(jnp.matmul, preferred_element_type=out_dtype)
   if math.prod(x.shape[:-1]) != 1:
     return plain(x, kernel)

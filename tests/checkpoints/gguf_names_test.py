@@ -14,36 +14,28 @@ import gguf
 import numpy as np
 import pytest
 
-from experiments.benchmarks import shapes
 from speccascade_jax.checkpoints import errors
 from speccascade_jax.checkpoints import gguf_file
 from speccascade_jax.checkpoints import gguf_models
+from speccascade_jax.launch import model_names
 from speccascade_jax.models.gemma import config as gemma_config
 from speccascade_jax.models.t5 import config as t5_config
+from tests.checkpoints import published_test
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
-# Rows of the embedding, then block_count, embedding_length, head_count,
-# head_count_kv, key_length, feed_forward_length.
-_GEMMAS = {
-  'gemma_1_2b': (256_000, 18, 2048, 8, 1, 256, 16_384),
-  'gemma_1_7b': (256_000, 28, 3072, 16, 16, 256, 24_576),
-  'gemma_2_2b': (256_000, 26, 2304, 8, 4, 256, 9216),
-  'gemma_2_9b': (256_000, 42, 3584, 16, 8, 256, 14_336),
-  'gemma_2_27b': (256_000, 46, 4608, 32, 16, 128, 36_864),
-  'gemma_3_270m': (262_144, 18, 640, 4, 1, 256, 2048),
-  'gemma_3_1b': (262_144, 26, 1152, 4, 1, 256, 6912),
-  'gemma_3_4b': (262_208, 34, 2560, 8, 4, 256, 10_240),
-  'gemma_3_12b': (262_208, 48, 3840, 16, 8, 256, 15_360),
-  'gemma_3_27b': (262_208, 62, 5376, 32, 16, 128, 21_504),
-}
+_GEMMAS = published_test.GEMMAS
+# Of Gemma 3, those that see images have more.
+_ROWS = {1: 256_000, 2: 256_000, 3: 262_208}
+_FEWER_ROWS = {'gemma_3_270m': 262_144, 'gemma_3_1b': 262_144}
 _WINDOWS = {'gemma_3_270m': 512, 'gemma_3_1b': 512}
 
 
 def _write(path, name, early=False):
   """All metadata of a model, and its largest tensor as a hole in the file."""
-  vocabulary, depth, width, heads, kv_heads, head_dim, mlp = _GEMMAS[name]
+  depth, width, mlp, heads, kv_heads, head_dim = _GEMMAS[name]
   generation = int(name.split('_')[1])
+  vocabulary = _FEWER_ROWS.get(name, _ROWS[generation])
   kind = f'gemma{generation}' if generation > 1 else 'gemma'
   writer = gguf.GGUFWriter(str(path), kind)
   writer.add_context_length(8192)
@@ -78,30 +70,23 @@ def _write(path, name, early=False):
   return path
 
 
-@pytest.fixture
-def named(monkeypatch):
-  """The shape in a fragment of gin/models."""
-  monkeypatch.chdir(_ROOT)
-  return shapes.named
-
-
 def test_there_are_numbers_for_every_published_gemma():
   files = (_ROOT / 'gin' / 'models').glob('gemma_[0-9]*.gin')
   assert {path.stem for path in files} == set(_GEMMAS)
 
 
 @pytest.mark.parametrize('name', _GEMMAS)
-def test_a_published_gemma_is_read_as_its_fragment(name, named, tmp_path):
+def test_a_published_gemma_is_read_as_its_fragment(name, tmp_path):
   path = _write(tmp_path / 'x.gguf', name)
-  assert gguf_models.read_config(path) == named(name)
+  assert gguf_models.read_config(path) == model_names.config(name)
 
 
 @pytest.mark.parametrize('name', [n for n in _GEMMAS if 'gemma_2' in n])
-def test_an_early_gemma_2_has_the_defaults_of_llama_cpp(name, named, tmp_path):
+def test_an_early_gemma_2_has_the_defaults_of_llama_cpp(name, tmp_path):
   path = _write(tmp_path / 'x.gguf', name, early=True)
   metadata = gguf_file.File(path).metadata
   assert not [key for key in metadata if 'sliding' in key or 'softcap' in key]
-  assert gguf_models.read_config(path) == named(name)
+  assert gguf_models.read_config(path) == model_names.config(name)
 
 
 def _scaled(path, name, **scaling):
@@ -112,19 +97,23 @@ def _scaled(path, name, **scaling):
   return gguf_models.config_of(file)
 
 
-def test_positions_of_a_gemma_1_are_scaled_as_its_file_says(named, tmp_path):
+def test_positions_of_a_gemma_1_are_scaled_as_its_file_says(tmp_path):
   path, name = tmp_path / 'x.gguf', 'gemma_1_2b'
-  wanted = dataclasses.replace(named(name), rope_scale_factor=4.0)
+  wanted = dataclasses.replace(model_names.config(name), rope_scale_factor=4.0)
   assert _scaled(path, name, type='linear', factor=4.0) == wanted
   assert _scaled(path, name, factor=4.0) == wanted
 
 
 @pytest.mark.parametrize('name', ['gemma_1_2b', 'gemma_2_2b', 'gemma_3_1b'])
-def test_a_scaling_that_is_none_scales_nothing(name, named, tmp_path):
+def test_a_scaling_that_is_none_scales_nothing(name, tmp_path):
   path = tmp_path / 'x.gguf'
-  assert _scaled(path, name, type='none', factor=8.0) == named(name)
-  assert _scaled(path, name, type='linear', factor=1.0) == named(name)
-  assert _scaled(path, name, factor=0.0) == named(name)
+  assert _scaled(path, name, type='none', factor=8.0) == model_names.config(
+    name
+  )
+  assert _scaled(path, name, type='linear', factor=1.0) == model_names.config(
+    name
+  )
+  assert _scaled(path, name, factor=0.0) == model_names.config(name)
 
 
 @pytest.mark.parametrize(
@@ -182,8 +171,8 @@ def _theirs(kind, without=()):
     ('GEMMA3', 'gemma_3_1b'),
   ],
 )
-def test_a_gemmas_tensors_are_called_as_llama_cpp_does(kind, name, named):
-  config = dataclasses.replace(named(name), num_layers=_DEPTH)
+def test_a_gemmas_tensors_are_called_as_llama_cpp_does(kind, name):
+  config = dataclasses.replace(model_names.config(name), num_layers=_DEPTH)
   assert isinstance(config, gemma_config.GemmaConfig)
   # The head of a Gemma is its embedding.
   assert set(gguf_models.table_of(config)) == _theirs(kind, {'output'})

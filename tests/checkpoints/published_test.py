@@ -243,8 +243,8 @@ def test_a_published_config_is_that_of_its_fragment(name, tmp_path):
   assert huggingface.read_config(tmp_path) == model_names.config(name)
 
 
-# Orbax: layers, E, F, H, heads of keys, D.
-_SIZES = {
+# Layers, E, F, H, heads of keys, D; for files that do not have config.json.
+GEMMAS = {
   'gemma_1_2b': (18, 2048, 16384, 8, 1, 256),
   'gemma_1_7b': (28, 3072, 24576, 16, 16, 256),
   'gemma_2_2b': (26, 2304, 9216, 8, 4, 256),
@@ -302,9 +302,9 @@ def _orbax(generation, depth, emb_dim, mlp_dim, heads, kv_heads, head_dim):
   }
 
 
-@pytest.mark.parametrize('name', _SIZES)
+@pytest.mark.parametrize('name', GEMMAS)
 def test_published_shapes_in_orbax_tell_the_rest_of_the_fragment(name):
-  shapes = _orbax(int(name.split('_')[1]), *_SIZES[name])
+  shapes = _orbax(int(name.split('_')[1]), *GEMMAS[name])
   found = orbax_models.gemma_config_of(_Metadata(shapes))
   # The one thing in which Orbax and Hugging Face differ: padding.
   assert found.vocab_size == shapes['embedder/input_embedding'][0]
